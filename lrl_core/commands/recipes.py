@@ -1,0 +1,150 @@
+"""`lrl recipes`: which recipes are shipped, what they do and how to take one as a start."""
+
+import argparse
+import importlib.util
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lrl_core.commands import CommandError
+from lrl_core.registry import suggest
+
+_FIELDS = ("paper", "result", "command", "time")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the first comment lines of a shipped recipe say."""
+
+    name: str
+    """`task/method`, as `--config` takes it."""
+    summary: str
+    """What it does."""
+    paper: str = ""
+    """Where the method is from."""
+    result: str = ""
+    """The number it reaches."""
+    command: str = ""
+    """How to start it."""
+    time: str = ""
+    """How long it takes."""
+
+
+def folder() -> Path | None:
+    """Where the shipped recipes are installed; None where they are not."""
+    spec = importlib.util.find_spec("recipes")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(places[0]) if places else None
+
+
+def shipped() -> dict[str, Path]:
+    """Name of every shipped recipe -> its file, sorted."""
+    root = folder()
+    if root is None:
+        return {}
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def resolve(config: str) -> Path:
+    """The file that `--config` means: a path, or the name of a shipped recipe with or without `.yaml`."""
+    path = Path(config)
+    if path.is_file():
+        return path
+    known = shipped()
+    name = config.removesuffix(".yaml")
+    if name in known:
+        return known[name]
+    raise CommandError(
+        f"There is neither a file nor a shipped recipe {config!r}. {suggest(name, known)}"
+        f"Shipped recipes: {', '.join(known) or 'none'}."
+    )
+
+
+def read(name: str, path: Path) -> Recipe:
+    """Read the comment lines at the head of a recipe: a sentence, then `# paper:`, `# result:` and so on."""
+    summary: list[str] = []
+    facts: dict[str, str] = {}
+    target: str | None = None
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if not line.startswith("#"):
+                break
+            text = line.lstrip("#").strip()
+            field, colon, value = text.partition(":")
+            if colon and field in _FIELDS:
+                target = field
+                facts[field] = value.strip()
+            elif target is None:
+                summary.append(text)
+            else:
+                facts[target] = f"{facts[target]} {text}".strip()
+    return Recipe(name, " ".join(summary).strip(), **facts)
+
+
+def main(arguments: list[str]) -> int:
+    """List the shipped recipes, or copy one."""
+    options = _parser().parse_args(arguments)
+    if options.copy:
+        return _copy(*options.copy)
+    recipes = [read(name, path) for name, path in shipped().items()]
+    if options.json:
+        print(json.dumps([asdict(recipe) for recipe in recipes], indent=1, ensure_ascii=False))
+    else:
+        _show(recipes)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lrl recipes", description="List the shipped recipes, or copy one.")
+    parser.add_argument("--json", action="store_true", help="Print JSON for programs.")
+    parser.add_argument(
+        "--copy",
+        nargs="+",
+        metavar=("NAME", "DEST"),
+        action=_NameAndDestination,
+        help="Copy a recipe to DEST (a file or a folder; the current folder by default). Never overwrites.",
+    )
+    return parser
+
+
+class _NameAndDestination(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Accept one or two values."""
+        if not isinstance(values, list) or len(values) > 2:
+            parser.error("--copy takes the name of a recipe and at most one destination")
+        setattr(namespace, self.dest, values)
+
+
+def _copy(name: str, destination: str = ".") -> int:
+    known = shipped()
+    source = known.get(name.removesuffix(".yaml"))
+    if source is None:
+        raise CommandError(
+            f"There is no shipped recipe {name!r}. {suggest(name, known)}Shipped recipes: {', '.join(known) or 'none'}."
+        )
+    target = Path(destination)
+    if target.is_dir() or destination.endswith("/"):
+        target = target / source.name
+    if target.exists():
+        raise CommandError(f"lrl recipes --copy: {target} exists and is never overwritten; name another destination.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    print(f"{target}\nRun it: lrl fit --config {target}")
+    return 0
+
+
+def _show(recipes: list[Recipe]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("recipe", "what it does", "paper", "result", "time", title="Start one: lrl fit --config <recipe>")
+    for recipe in recipes:
+        table.add_row(recipe.name, recipe.summary, recipe.paper, recipe.result, recipe.time)
+    Console().print(table if recipes else "No recipes are installed.")

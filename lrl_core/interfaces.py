@@ -1,0 +1,214 @@
+"""The verbs: one abstract class per kind of plugin, one verb each.
+
+Every component is an `nn.Module`, so that device, checkpoint and discovery come free. Constructors take
+hyper-parameters only; what a component must know of the task comes once, through `bind`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+from jaxtyping import Float, Int
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import Metric
+
+from lrl_core.tokenizer import Tokenizer
+from lrl_core.types import Advantage, Experience, Loss, PolicyOutput, Prompts, Reply, RewardSignal, Rollout
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+"""Makes an optimiser of parameters that do not exist yet when the recipe is read."""
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What components may know of the task before the first step."""
+
+    tokenizer: Tokenizer
+    """Text to ids and back."""
+    references: tuple[tuple[str, ...], ...]
+    """The human answers of every training prompt, for corpus statistics; () where there are none."""
+    example: Prompts
+    """A small batch (at least one row), for the shapes of its features."""
+    environment: "Environment | None" = None
+    """Who answers in this task; None for a monologue."""
+
+
+class Component(nn.Module, ABC):
+    """Anything a recipe names."""
+
+    def bind(self, facts: TaskFacts) -> None:
+        """Learn once, before the first step and before weights are loaded, what the task knows. Default: nothing."""
+
+    def check(self, sampler: "Sampler") -> None:
+        """Raise ValueError when the recipe is read if this part cannot work beside the others. Default: it can."""
+
+
+class State(ABC):
+    """What a policy remembers between two steps, one row per episode."""
+
+    @abstractmethod
+    def select(self, rows: Int[Tensor, " N"]) -> "State":
+        """The state of these rows, in this order, repeats allowed. The state it is called on may not be used again."""
+
+
+class Policy(Component):
+    """Says how probable each token is. `forward` reads whole episodes; `begin` and `step` play them token by token.
+
+    Both ways give the same numbers: for a rollout, `step` after `begin` gives the logits that `forward` scores with,
+    and a row's numbers depend neither on the other rows nor on padding.
+    """
+
+    @abstractmethod
+    def forward(self, rollout: Rollout) -> PolicyOutput:
+        """Read whole episodes in one pass, with gradients."""
+
+    @abstractmethod
+    def begin(self, prompts: Prompts) -> tuple[Float[Tensor, "B V"], State]:
+        """Read the prompts; logits of the first episode token and the state that remembers the prompts."""
+
+    @abstractmethod
+    def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B V"], State]:
+        """Read one more token of each row; logits of the next one. The old state may not be used again."""
+
+
+class Environment(Component):
+    """Somebody who answers: an oracle, a source sentence that is still being spoken."""
+
+    turn_ends: tuple[int, ...] = ()
+    """Token ids with which the policy hands over."""
+
+    @abstractmethod
+    def start(self, prompts: Prompts) -> list[Any]:
+        """One private state per row."""
+
+    @abstractmethod
+    def reply(self, state: Any, said: Sequence[int]) -> Reply:
+        """Answer one row; `said` is what the policy chose since its last turn, the hand-over token included."""
+
+
+class Decoder(Component):
+    """Draws episodes from a policy."""
+
+    draws: bool = False
+    """Whether episodes are independent draws whose log-probabilities are those drawn from, as policy gradients need."""
+    samples: int = 1
+    """Episodes per prompt."""
+
+    @abstractmethod
+    def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
+        """Play `samples` episodes per prompt row; the episodes of one prompt stand together."""
+
+    def greedy(self) -> "Decoder":
+        """The same limits, the most probable token each time, one episode per prompt: the self-critical rival."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no greedy version. Name the rival in the recipe: "
+            "baseline.init_args.decoder: Greedy."
+        )
+
+
+class Reward(Component):
+    """Says what a good episode is."""
+
+    @abstractmethod
+    def score(self, rollout: Rollout) -> RewardSignal:
+        """Judge every episode; NaN where it cannot. `rollout.texts` is there, and the prompts' references if any."""
+
+
+class Sampler(ABC):
+    """What a baseline may ask for: more episodes and their rewards."""
+
+    decoder: Decoder
+    reward: Reward | None
+    policy: Policy
+
+    @abstractmethod
+    def roll_out(self, prompts: Prompts, decoder: Decoder | None = None) -> tuple[Rollout, RewardSignal]:
+        """Play and score episodes, without gradients; None means the training decoder."""
+
+
+class Baseline(Component):
+    """Says compared with what."""
+
+    @abstractmethod
+    def advantage(self, rollout: Rollout, reward: RewardSignal, sampler: Sampler) -> Advantage:
+        """How much better than expected each token was. May draw and score more through `sampler`."""
+
+
+class Objective(Component):
+    """Turns experience into a loss."""
+
+    samples: bool = True
+    """Whether the loss needs episodes; False for pure maximum likelihood."""
+
+    @abstractmethod
+    def count(self, experience: Experience) -> Float[Tensor, "*K"]:
+        """How many things `loss` sums over: known from the masks alone, before any policy is read."""
+
+    @abstractmethod
+    def loss(self, policy: Callable[[Rollout], PolicyOutput], experience: Experience) -> Loss:
+        """The sum over those things. `policy` may be called on any rollout, several times."""
+
+
+class Replay(Component):
+    """Asks for experience when it wants some."""
+
+    samples: bool = True
+    """Whether it asks for episodes; False where only human answers are learnt."""
+
+    @abstractmethod
+    def batches(self, collect: Callable[[], Experience], expert: Callable[[], Experience]) -> Iterator[Experience]:
+        """Yield what to learn from in this training step.
+
+        Args:
+            collect: Draws and scores fresh episodes (and brings the human answers along).
+            expert: The human answers alone; draws nothing.
+        """
+
+
+class Learner(ABC):
+    """Mixed into a reward or a baseline that learns beside the policy: own loss, own optimiser."""
+
+    optimizer: OptimizerFactory
+    """Makes the optimiser of this module's parameters."""
+    updates: int = 1
+    """Updates per experience."""
+
+    @abstractmethod
+    def count(self, experience: Experience) -> Float[Tensor, "*K"]:
+        """As `Objective.count`."""
+
+    @abstractmethod
+    def learn(self, experience: Experience) -> Loss:
+        """The learner's loss as a sum over `count` things."""
+
+
+class Task(LightningDataModule, ABC):
+    """Data whose batches are `Prompts`, with the metrics that say how good answers are."""
+
+    @abstractmethod
+    def facts(self) -> TaskFacts:
+        """What components may know before the first step. Called once, when the recipe is read."""
+
+    @abstractmethod
+    def metrics(self, stage: str) -> Metric:
+        """The metric of a stage ("validate" or "test").
+
+        `update(ids: list[str], candidates: list[str], references: list[tuple[str, ...]])`, `compute() -> dict[str, Tensor]`.
+        """
+
+
+
+
+def components(root: nn.Module) -> list[Component]:
+    """Every component in a module, itself included, wherever it is nested."""
+    return [module for module in root.modules() if isinstance(module, Component)]
+
+
+def bind_all(root: nn.Module, facts: TaskFacts) -> None:
+    """Let every component in a module, itself included, learn what the task knows."""
+    for component in components(root):
+        component.bind(facts)

@@ -1,0 +1,1 @@
+"""Text metrics as pure functions over tokenised sentences: what rewards, validation and tests share."""

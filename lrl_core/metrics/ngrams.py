@@ -1,0 +1,14 @@
+"""Counting n-grams of tokenised sentences."""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import TypeAlias
+
+Sentence: TypeAlias = Sequence[Hashable]
+"""A tokenised sentence: words or token ids."""
+Ngram: TypeAlias = tuple[Hashable, ...]
+
+
+def ngram_counts(sentence: Sentence, n: int) -> list[Counter[Ngram]]:
+    """How often each n-gram occurs: one counter per order 1..n, empty where the sentence is shorter."""
+    return [Counter(zip(*(sentence[i:] for i in range(order)), strict=False)) for order in range(1, n + 1)]

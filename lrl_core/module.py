@@ -1,0 +1,413 @@
+"""PolicyGradient, the LightningModule: roll out, score, compare, update."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lrl_core.interfaces import (
+    Baseline,
+    Decoder,
+    Learner,
+    Objective,
+    OptimizerFactory,
+    Policy,
+    Replay,
+    Reward,
+    Sampler,
+    TaskFacts,
+    bind_all,
+    components,
+)
+from lrl_core.ranks import sum_over_ranks, world_size
+from lrl_core.reports import Answer, experience_metrics
+from lrl_core.scoring import judge
+from lrl_core.seeds import seed_step
+from lrl_core.types import Experience, PolicyOutput, Prompts, RewardSignal, Rollout
+
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+"""Makes a learning-rate schedule, stepped once per training step."""
+
+
+@dataclass
+class WarmUp:
+    """Maximum likelihood before reinforcement learning, inside one run.
+
+    Args:
+        epochs: How many epochs it takes; reinforcement learning starts with the next one.
+        objective: What is minimised meanwhile, normally CrossEntropy.
+        replay: What is learnt from meanwhile, normally Expert, which samples nothing.
+        optimizer: Optimiser of this phase; None goes on with the main one.
+        scheduler: Learning-rate schedule of this phase's optimiser; None keeps the rate.
+    """
+
+    epochs: int
+    objective: Objective
+    replay: Replay
+    optimizer: OptimizerFactory | None = None
+    scheduler: SchedulerFactory | None = None
+
+
+@dataclass(frozen=True)
+class _Phase:
+    objective: Objective
+    replay: Replay
+    optimizer: int  # index among the policy's optimisers
+
+
+class PolicyGradient(LightningModule, Sampler):
+    """One training step for every method: a decoder draws, a reward scores, a baseline compares, an objective teaches.
+
+    Args:
+        policy: Who speaks.
+        objective: Turns experience into a loss.
+        replay: Asks for experience when it wants some.
+        task: What the task knows; the command line links it to the data.
+        decoder: Draws the episodes to learn from; None where nothing is sampled.
+        reward: Says what a good episode is; None where nothing is sampled.
+        baseline: Says compared with what; None where nothing is sampled.
+        optimizer: Optimiser of the policy.
+        scheduler: Learning-rate schedule of that optimiser, stepped once per training step; None keeps the rate.
+        warm_up: Maximum likelihood first, inside the same run; None starts with `objective` at once.
+        evaluation_decoder: Plays validation, test and predict; None: the training decoder's limits, played greedily.
+        token_budget: Padded tokens per micro-batch, prompt included; None reads the whole batch at once. It changes
+            memory and speed, never the update.
+        gradient_clip: Limit on the gradient; None for no limit.
+        gradient_clip_algorithm: `norm` limits the norm of all gradients, `value` each entry.
+        start_from: A checkpoint of an earlier run whose policy weights to start from (nothing else is taken over).
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        objective: Objective,
+        replay: Replay,
+        task: TaskFacts,
+        decoder: Decoder | None = None,
+        reward: Reward | None = None,
+        baseline: Baseline | None = None,
+        optimizer: OptimizerFactory = Adam,
+        scheduler: SchedulerFactory | None = None,
+        warm_up: WarmUp | None = None,
+        evaluation_decoder: Decoder | None = None,
+        token_budget: int | None = None,
+        gradient_clip: float | None = None,
+        gradient_clip_algorithm: Literal["norm", "value"] = "norm",
+        start_from: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.policy, self.decoder, self.reward, self.baseline = policy, decoder, reward, baseline
+        self.evaluation_decoder = evaluation_decoder
+        self.environment = task.environment
+        self.tokenizer = task.tokenizer
+        self.token_budget = token_budget
+        self.gradient_clip, self.gradient_clip_algorithm = gradient_clip, gradient_clip_algorithm
+        self._lay_out_phases(objective, replay, optimizer, scheduler, warm_up)
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
+        self.seed: int | None = None
+        self.last_experience: Experience | None = None
+        self.answers: list[Answer] = []
+        self.seconds: dict[str, float] = {}
+        bind_all(self, task)
+        self.answering = self._answering_decoder()
+        self._check_recipe()
+        if start_from is not None:
+            self._load_policy(start_from)
+
+    # What happens before the first step
+
+    def _lay_out_phases(
+        self,
+        objective: Objective,
+        replay: Replay,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None,
+        warm_up: WarmUp | None,
+    ) -> None:
+        self.warm_up_epochs = warm_up.epochs if warm_up else 0
+        objectives, replays = [objective], [replay]
+        self.factories: list[tuple[OptimizerFactory, SchedulerFactory | None]] = [(optimizer, scheduler)]
+        if warm_up:
+            objectives.append(warm_up.objective)
+            replays.append(warm_up.replay)
+            if warm_up.optimizer is not None:
+                self.factories.append((warm_up.optimizer, warm_up.scheduler))
+            elif warm_up.scheduler is not None:
+                raise ValueError("WarmUp: got a scheduler without an optimizer; expected both, or neither.")
+        self.objectives, self.replays = nn.ModuleList(objectives), nn.ModuleList(replays)
+        self.learners = [module for module in self.modules() if isinstance(module, Learner)]
+
+    def _check_recipe(self) -> None:
+        for objective, replay in zip(self.objectives, self.replays, strict=True):
+            assert isinstance(objective, Objective)
+            assert isinstance(replay, Replay)
+            if objective.samples and not replay.samples:
+                raise ValueError(
+                    f"{type(objective).__name__} learns from episodes, but the replay {type(replay).__name__} draws none. "
+                    "Expected a replay that samples, such as Fresh."
+                )
+            missing = [name for name in ("decoder", "reward", "baseline") if getattr(self, name) is None]
+            if replay.samples and missing:
+                raise ValueError(
+                    f"The replay {type(replay).__name__} draws episodes, but the recipe names no {', '.join(missing)}. "
+                    "Add them under model:, or use a replay that samples nothing, such as Expert."
+                )
+        if self.decoder is None:
+            return
+        for component in components(self):
+            component.check(self)
+
+    def _answering_decoder(self) -> Decoder:
+        if self.evaluation_decoder is not None:
+            return self.evaluation_decoder
+        if self.decoder is None:
+            raise ValueError("The recipe names neither decoder nor evaluation_decoder; validation needs one of them.")
+        return self.decoder.greedy()
+
+    def _load_policy(self, path: str) -> None:
+        saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        prefix = "policy."
+        weights = {name[len(prefix) :]: value for name, value in saved.items() if name.startswith(prefix)}
+        try:
+            self.policy.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(
+                f"start_from: the policy saved in {path} does not fit {type(self.policy).__name__} of this recipe: {error}. "
+                "Expected the same policy arguments and the same tokenizer."
+            ) from error
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """One optimiser per phase for the policy, then one per learner."""
+        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        optimizers = [factory(trained) for factory, _ in self.factories]
+        self._schedulers_of = {i: None for i in range(len(self.factories))}
+        schedulers = []
+        for i, (_, scheduler) in enumerate(self.factories):
+            if scheduler is not None:
+                schedulers.append(scheduler(optimizers[i]))
+                self._schedulers_of[i] = len(schedulers) - 1
+        for learner in self.learners:
+            assert isinstance(learner, nn.Module)
+            optimizers.append(learner.optimizer([p for p in learner.parameters() if p.requires_grad]))
+        return optimizers, schedulers
+
+    def on_fit_start(self) -> None:
+        """Remember the run's seed; a resumed run has it from its checkpoint."""
+        if self.seed is None:
+            self.seed = torch.initial_seed() % 2**32
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write the seed down."""
+        checkpoint["lrl_seed"] = self.seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the seed of the run."""
+        self.seed = checkpoint["lrl_seed"]
+
+    # The step
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether maximum likelihood still runs."""
+        return self.current_epoch < self.warm_up_epochs
+
+    @property
+    def phase(self) -> _Phase:
+        """What this epoch learns, from what, and with which optimiser."""
+        which = 1 if self.warming_up else 0
+        objective, replay = self.objectives[which], self.replays[which]
+        assert isinstance(objective, Objective)
+        assert isinstance(replay, Replay)
+        return _Phase(objective, replay, min(which, len(self.factories) - 1))
+
+    def training_step(self, prompts: Prompts, batch_idx: int) -> None:
+        """Ask the replay for experience and learn from it: policy first, then every learner."""
+        assert self.seed is not None
+        # Every random draw of a step is a function of seed, rank and step: a resumed run needs no saved generators.
+        seed_step(self.seed, self.global_rank, int(self.steps_done))
+        self.seconds = {}
+        phase = self.phase
+        optimizers = self._every_optimizer()
+        policy_optimizer, learner_optimizers = optimizers[phase.optimizer], optimizers[len(self.factories) :]
+        for experience in phase.replay.batches(lambda: self.collect(prompts), lambda: _human_answers(prompts)):
+            metrics = self.update(phase.objective.loss, phase.objective.count, experience, policy_optimizer)
+            for learner, optimizer in zip(self.learners, learner_optimizers, strict=True):
+                for _ in range(learner.updates if experience.rollout is not None else 0):
+                    metrics |= self.update(lambda _, part, learner=learner: learner.learn(part), learner.count, experience, optimizer)
+            self.last_experience = experience
+        self._step_scheduler(phase.optimizer)
+        self.steps_done += 1
+        self._report(metrics)
+
+    @torch.no_grad()
+    def collect(self, prompts: Prompts) -> Experience:
+        """Fresh episodes, scored and compared, with the human answers beside them."""
+        assert self.baseline is not None
+        rollout, reward = self.roll_out(prompts.distinct()[0])
+        with self._clock("baseline"):
+            advantage = self.baseline.advantage(rollout, reward, self)
+        if advantage.value.shape != rollout.tokens.shape or not bool(advantage.value.isfinite().all()):
+            raise ValueError(
+                f"Baseline {type(self.baseline).__name__}: got advantages of shape {tuple(advantage.value.shape)} with "
+                f"{int((~advantage.value.isfinite()).sum())} non-finite entries; expected finite numbers of shape "
+                f"{tuple(rollout.tokens.shape)}, 0 where nothing is taught."
+            )
+        return Experience(rollout, reward, advantage, expert=Rollout.of_targets(prompts))
+
+    def roll_out(self, prompts: Prompts, decoder: Decoder | None = None) -> tuple[Rollout, RewardSignal]:
+        """Play and score episodes, without gradients and without dropout; None means the training decoder."""
+        decoder = decoder or self.decoder
+        assert decoder is not None
+        assert self.reward is not None
+        with self._clock("rollout"):
+            rollout = self._play(prompts, decoder)
+        with self._clock("reward"):
+            return rollout, judge(self.reward, rollout)
+
+    def update(
+        self,
+        loss_of: Callable[[Callable[[Rollout], PolicyOutput], Experience], Any],
+        count_of: Callable[[Experience], Tensor],
+        experience: Experience,
+        optimizer: LightningOptimizer,
+    ) -> dict[str, Tensor]:
+        """One optimiser step; neither micro-batches nor ranks change it. Returns numbers for the log."""
+        with self._clock("loss"):
+            count = sum_over_ranks(count_of(experience)).clamp(min=1)
+            parts = experience.split(self.token_budget)
+            metrics: dict[str, Tensor] = {}
+            optimizer.zero_grad()
+            for i, part in enumerate(parts):
+                with self._synchronised(i + 1 == len(parts)):
+                    loss = loss_of(self.read, part)
+                    # Data-parallel strategies average gradients over ranks; the loss is a sum over them.
+                    mean = (loss.total / count).sum() * world_size()
+                    self.manual_backward(mean)
+                metrics = _add(metrics, loss.metrics | {"loss": mean.detach() * len(parts)}, 1 / len(parts))
+            metrics["gradient_norm"] = self._clip(optimizer, experience)
+            optimizer.step()
+        return metrics
+
+    def read(self, rollout: Rollout) -> PolicyOutput:
+        """What the policy says of a rollout. Dropout is on only while it learns human answers: the one mode rule.
+
+        Episodes are played without dropout, so their loss is computed without it too.
+        """
+        self.policy.train(self.training and rollout.sampling is None)
+        return self.policy(rollout)
+
+    def _play(self, prompts: Prompts, decoder: Decoder) -> Rollout:
+        self.policy.eval()
+        rollout = decoder.decode(self.policy, prompts, self.environment)
+        lines = zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)
+        return replace(rollout, texts=tuple(self.tokenizer.decode(tokens[:length]) for tokens, length in lines))
+
+    def _clip(self, optimizer: LightningOptimizer, experience: Experience) -> Tensor:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not bool(norm.isfinite()):
+            source = experience.rollout or experience.expert
+            ids = [example.get("id") for example in source.prompts.examples] if source else []
+            raise FloatingPointError(
+                f"PolicyGradient: the gradient norm is {float(norm)} at training step {int(self.steps_done)}; expected a "
+                f"finite number. The prompts of that batch: {ids[:20]}. Lower the learning rate or look at those rows."
+            )
+        if self.gradient_clip is not None:
+            self.clip_gradients(optimizer.optimizer, self.gradient_clip, self.gradient_clip_algorithm)
+        return norm
+
+    def _synchronised(self, last: bool) -> Any:
+        """Gradients travel between ranks once per update, with the last micro-batch."""
+        strategy = self.trainer.strategy
+        return nullcontext() if last or not isinstance(strategy, ParallelStrategy) else strategy.block_backward_sync()
+
+    def _every_optimizer(self) -> list[LightningOptimizer]:
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def _step_scheduler(self, optimizer: int) -> None:
+        which = self._schedulers_of[optimizer]
+        if which is not None:
+            schedulers = self.lr_schedulers()
+            (schedulers if isinstance(schedulers, list) else [schedulers])[which].step()
+
+    @contextmanager
+    def _clock(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
+
+    def _report(self, metrics: dict[str, Tensor]) -> None:
+        assert self.last_experience is not None
+        numbers = {f"train/{name}": value for name, value in metrics.items()}
+        numbers |= experience_metrics(self.last_experience)
+        numbers |= {f"time/{name}": torch.tensor(seconds) for name, seconds in self.seconds.items()}
+        self.log_dict(numbers, batch_size=1)
+        bar = {"reward": "reward/mean"} if "reward/mean" in numbers else {"loss": "train/loss"}
+        self.log_dict({short: numbers[name] for short, name in bar.items()}, prog_bar=True, logger=False, batch_size=1)
+
+    # Validation, test, predict
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin with an empty metric."""
+        self._begin_stage("validate")
+
+    def validation_step(self, prompts: Prompts, batch_idx: int) -> None:
+        """Answer the held-out prompts."""
+        self._answer(prompts)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics as val/<name>."""
+        self._end_stage("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Begin with an empty metric."""
+        self._begin_stage("test")
+
+    def test_step(self, prompts: Prompts, batch_idx: int) -> None:
+        """Answer the test prompts."""
+        self._answer(prompts)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics as test/<name>."""
+        self._end_stage("test")
+
+    def predict_step(self, prompts: Prompts, batch_idx: int) -> list[Answer]:
+        """Answer prompts and return the answers."""
+        self.answers = []
+        return self._answer(prompts)
+
+    def _begin_stage(self, stage: str) -> None:
+        self.answers = []
+        self.metric = self.trainer.datamodule.metrics(stage)  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def _answer(self, prompts: Prompts) -> list[Answer]:
+        rollout = self._play(prompts, self.answering)
+        answers = Answer.of(rollout)
+        self.answers += answers
+        return answers
+
+    def _end_stage(self, prefix: str) -> None:
+        ids, texts, references = zip(*((a.id, a.text, a.references) for a in self.answers), strict=True)
+        self.metric.update(list(ids), list(texts), list(references))
+        scores = self.metric.compute()
+        self.log_dict({f"{prefix}/{name}": value for name, value in scores.items()})
+
+
+def _human_answers(prompts: Prompts) -> Experience:
+    return Experience(expert=Rollout.of_targets(prompts))
+
+
+def _add(sums: dict[str, Tensor], metrics: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    return sums | {name: sums.get(name, 0) + value * share for name, value in metrics.items()}

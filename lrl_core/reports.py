@@ -1,0 +1,59 @@
+"""What a run says of itself: numbers of one experience for the log, and answers to held-out prompts."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lrl_core.types import Experience, Rollout
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer to one held-out prompt."""
+
+    id: str
+    """Which prompt."""
+    text: str
+    """What the policy said."""
+    references: tuple[str, ...]
+    """What people said; () where nobody did."""
+
+    @classmethod
+    def of(cls, rollout: Rollout) -> list["Answer"]:
+        """The answers of a decoded rollout."""
+        prompts = rollout.prompts
+        texts = rollout.texts or ("",) * len(rollout)
+        return [
+            cls(prompt_id(rollout, row), text, prompts.references[row] if prompts.references else ())
+            for row, text in enumerate(texts)
+        ]
+
+
+def prompt_id(rollout: Rollout, row: int) -> str:
+    """The name of a row's prompt: the example's `id`, else its group number."""
+    examples = rollout.prompts.examples
+    return str(examples[row].get("id", int(rollout.prompts.group[row])) if examples else int(rollout.prompts.group[row]))
+
+
+def experience_metrics(experience: Experience) -> dict[str, Tensor]:
+    """Reward, its parts, episode length and advantage of fresh episodes; nothing while only answers are learnt."""
+    rollout, reward, advantage = experience.rollout, experience.reward, experience.advantage
+    if rollout is None or reward is None or advantage is None:
+        return {}
+    judged = reward.judged
+    known = reward.total[judged].float()
+    nothing = torch.tensor(torch.nan)
+    metrics = {
+        "reward/mean": known.mean() if len(known) else nothing,
+        "reward/std": known.std() if len(known) > 1 else nothing,
+        "reward/unjudged": (~judged).sum().float(),
+        "episode/length": rollout.lengths.float().mean(),
+        "episode/terminated": rollout.terminated.float().mean(),
+        "advantage/zero": (advantage.value.abs().amax(1) == 0).float().mean(),
+    }
+    taught = advantage.value[experience.learn_mask]
+    metrics["advantage/std"] = taught.float().std() if len(taught) > 1 else nothing
+    for name, part in reward.parts.items():
+        metrics[f"reward/{name}"] = part.nanmean().float()
+    return metrics

@@ -1,0 +1,210 @@
+"""The conformance kit for decoders, baselines, objectives and replays: what every plugin of the kind must keep."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lrl_core.interfaces import Baseline, Decoder, Objective, Replay, bind_all
+from lrl_core.testing.toy import (
+    TREE_GRADIENT,
+    TablePolicy,
+    TableReward,
+    ToySampler,
+    ToyTokenizer,
+    toy_facts,
+    toy_prompts,
+    tree_world,
+)
+from lrl_core.types import Advantage, Experience, RewardSignal, Rollout
+
+EOS = 3
+
+
+def bigram_world() -> tuple[TablePolicy, TableReward]:
+    """A bigram policy over a, b, c and EOS, and a reward that counts the letter a."""
+    table = torch.randn(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return TablePolicy(table, eos=EOS), TableReward(lambda tokens: float(tokens.count(0)))
+
+
+def check_decoder(make: Callable[[], Decoder]) -> None:
+    """Assert that a decoder returns well-formed episodes whose log-probabilities the loss recomputes exactly.
+
+    Args:
+        make: Builds the decoder; with a length limit of at most 12.
+    """
+    decoder, (policy, _) = make(), bigram_world()
+    bind_all(decoder, toy_facts(ToyTokenizer(4, eos=EOS)))
+    prompts = toy_prompts(3, same=False)
+    rollout = _seeded(lambda: decoder.decode(policy, prompts))
+    assert len(rollout) == 3 * decoder.samples, f"got {len(rollout)} episodes; expected samples for each of 3 prompts"
+    expected_groups = prompts.group.repeat_interleave(decoder.samples).tolist()
+    assert rollout.prompts.group.tolist() == expected_groups, "the episodes of one prompt must stand together"
+    real = torch.arange(rollout.tokens.shape[1]) < rollout.lengths[:, None]
+    assert bool((rollout.action_mask <= real).all()), "action_mask is True on padding"
+    assert bool((rollout.logprobs[~rollout.action_mask] == 0).all()), "logprobs must be 0 where action_mask is False"
+    last = rollout.tokens.gather(1, rollout.lengths[:, None] - 1).squeeze(1)
+    assert bool(((last == EOS) == rollout.terminated).all()), "terminated must say whether the end token was chosen"
+    assert rollout.sampling is not None, "a decoder must record how its distribution was made"
+    recomputed = policy(rollout).logprobs.detach()
+    error = (recomputed - rollout.logprobs).abs().max()
+    assert error < 1e-4, f"the loss recomputes other log-probabilities than the decoder returned: off by {error:.2e}"
+    again = _seeded(lambda: decoder.decode(policy, prompts))
+    assert again.tokens.equal(rollout.tokens), "two runs with one seed differ"
+
+
+def check_baseline(make: Callable[[], Baseline], objective: Objective, decoder: Decoder, scale: float = 1.0) -> None:
+    """Assert that a baseline returns clean advantages and leaves the expected gradient where it is.
+
+    Args:
+        make: Builds the baseline.
+        objective: An unbiased objective (sequence mean of token sums) to measure with.
+        decoder: The training decoder that the baseline may ask for; bound or not.
+        scale: What the expected gradient may be multiplied by; (N-1)/N with N = 2 for a mean that includes the sample.
+    """
+    from lrl_core.testing.exact import gradient_moments
+
+    policy, reward = tree_world()
+    facts = toy_facts(ToyTokenizer(3))
+    bind_all(decoder, facts)
+    baseline = make()
+    bind_all(baseline, facts)
+    sampler = ToySampler(policy, decoder, reward)
+    mean, _ = gradient_moments(policy, reward, baseline, objective, sampler, samples=2)
+    off = (mean + scale * torch.tensor(TREE_GRADIENT, dtype=torch.float64)).abs().max()
+    assert off < 2e-6, f"the expected gradient is off by {off:.2e}"
+    _check_unjudged(make, facts, sampler)
+
+
+def _check_unjudged(make: Callable[[], Baseline], facts: object, sampler: ToySampler) -> None:
+    baseline = make()
+    bind_all(baseline, toy_facts(ToyTokenizer(3)))
+    rollout, signal = _toy_episodes()
+    advantage = baseline.advantage(rollout, signal, sampler)
+    assert advantage.value.shape == rollout.tokens.shape, "advantages must have the shape of the tokens"
+    assert bool(advantage.value.isfinite().all()), "advantages must be finite, also where the reward is NaN"
+    taught = rollout.action_mask & signal.judged[:, None]
+    assert bool((advantage.value[~taught] == 0).all()), "advantages must be 0 off the mask and on unjudged rows"
+
+
+def check_objective(make: Callable[[], Objective]) -> None:
+    """Assert that an objective is a sum over what it counts, and that what may not teach does not.
+
+    Args:
+        make: Builds the objective.
+    """
+    objective, (policy, _) = make(), bigram_world()
+    experience = toy_experience()
+    whole = _gradient(policy, objective, experience)
+    parts = experience.split(1)
+    assert len(parts) == 2
+    summed = sum((_gradient(policy, objective, part) for part in parts), torch.zeros_like(whole))
+    assert torch.allclose(whole, summed, atol=1e-9), "the loss must be a sum: micro-batches change the gradient"
+    counts = sum((objective.count(part) for part in parts), torch.zeros(()))
+    assert torch.allclose(counts, objective.count(experience)), "count must add up over micro-batches"
+    assert bool(whole.isfinite().all()), "the gradient is not finite"
+    assert torch.allclose(whole, _gradient(policy, objective, _padded(experience)), atol=1e-9), "padding changes the loss"
+    if objective.samples:
+        _check_masked(policy, objective, experience)
+
+
+def _check_masked(policy: TablePolicy, objective: Objective, experience: Experience) -> None:
+    """An unjudged episode teaches nothing, whatever its tokens are."""
+    assert experience.rollout is not None
+    assert experience.reward is not None
+    unjudged = (~experience.reward.judged).nonzero().squeeze(1)
+    tokens = experience.rollout.tokens.clone()
+    tokens[unjudged] = (tokens[unjudged] + 1) % 3
+    other = replace(experience, rollout=replace(experience.rollout, tokens=tokens))
+    first, second = _gradient(policy, objective, experience), _gradient(policy, objective, other)
+    assert torch.allclose(first, second, atol=1e-9), "an episode whose reward is NaN moves the gradient"
+
+
+def check_replay(make: Callable[[], Replay]) -> None:
+    """Assert that a replay yields experience, asks for episodes only if it says so, and repeats itself given a seed.
+
+    Args:
+        make: Builds the replay.
+    """
+    fresh = toy_experience()
+    experts = Experience(expert=fresh.expert)
+    calls: list[str] = []
+
+    def collect() -> Experience:
+        calls.append("collect")
+        return fresh
+
+    def expert() -> Experience:
+        calls.append("expert")
+        return experts
+
+    replay = make()
+    first = _seeded(lambda: len([*replay.batches(collect, expert)]))
+    assert first >= 1, "a replay must yield something to learn from"
+    assert replay.samples or "collect" not in calls, "samples is False, but the replay asked for episodes"
+    second = _seeded(lambda: len([*make().batches(collect, expert)]))
+    assert first == second, "two runs with one seed make different numbers of batches: ranks would wait for ever"
+
+
+def toy_experience() -> Experience:
+    """Four episodes of two prompts, one of them unjudged, with an environment's word, and two human answers."""
+    rollout, signal = _toy_episodes()
+    value = torch.where(rollout.action_mask & signal.judged[:, None], signal.total.nan_to_num()[:, None] - 0.5, 0)
+    answers = rollout.select(torch.tensor([0, 2]))
+    expert = replace(
+        answers, action_mask=torch.arange(4) < answers.lengths[:, None], logprobs=torch.zeros(2, 4), sampling=None
+    )
+    return Experience(rollout, signal, Advantage(value), expert=expert)
+
+
+def _toy_episodes() -> tuple[Rollout, RewardSignal]:
+    from lrl_core.sampling import Sampling
+
+    policy, _ = bigram_world()
+    lengths = torch.tensor([4, 2, 3, 4])
+    mask = torch.arange(4) < lengths[:, None]
+    mask[0, 1] = False  # an environment's word
+    prompts = replace(toy_prompts(4), group=torch.tensor([7, 7, 9, 9]))
+    rollout = Rollout(
+        prompts=prompts,
+        tokens=torch.tensor([[0, 1, 2, 3], [1, 3, 0, 0], [2, 0, 3, 0], [0, 0, 1, 2]]),
+        lengths=lengths,
+        action_mask=mask,
+        logprobs=torch.zeros(4, 4, dtype=torch.float64),
+        terminated=torch.tensor([True, True, True, False]),
+        sampling=Sampling(),
+        texts=("abc", "b", "ca", "aabc"),
+    )
+    rollout = replace(rollout, logprobs=policy(rollout).logprobs.detach())
+    return rollout, RewardSignal(torch.tensor([1.0, torch.nan, 0.25, 2.0], dtype=torch.float64))
+
+
+def _gradient(policy: TablePolicy, objective: Objective, experience: Experience) -> Tensor:
+    policy.zero_grad()
+    objective.loss(policy, experience).total.sum().backward()
+    assert policy.table.grad is not None, "the loss has no gradient to the policy"
+    return policy.table.grad.clone()
+
+
+def _padded(experience: Experience) -> Experience:
+    def longer(rollout: Rollout) -> Rollout:
+        names = ("tokens", "action_mask", "logprobs")
+        return replace(rollout, **{n: torch.nn.functional.pad(getattr(rollout, n), (0, 2)) for n in names})
+
+    assert experience.rollout is not None
+    assert experience.advantage is not None
+    assert experience.expert is not None
+    value = torch.nn.functional.pad(experience.advantage.value, (0, 2))
+    return replace(
+        experience,
+        rollout=longer(experience.rollout),
+        advantage=Advantage(value),
+        expert=longer(experience.expert),
+    )
+
+
+def _seeded(call: Callable) -> object:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return call()

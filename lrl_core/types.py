@@ -1,0 +1,326 @@
+"""The nouns: what crosses the seams between data, decoder, policy, reward, baseline and objective.
+
+Letters: B episodes, S prompt tokens, T episode tokens, U target tokens, P = T + 1 prefixes, V vocabulary, D hidden
+size, K independent means of a loss. Anything with a T axis is aligned with `Rollout.tokens`: entry [b, t] is about
+tokens[b, t]. The prompt is no part of T.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from typing_extensions import Self
+
+from lrl_core.sampling import Sampling
+from lrl_core.vocab import Head, VocabularyScores, over_vocabulary, score_vocabulary
+
+
+class _Rows:
+    """Batched dataclass: every tensor, tuple and nested batch has one entry per row."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same batch with its tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking), lambda rows: rows)
+
+    def pin_memory(self) -> Self:
+        """The same batch in page-locked memory, for loaders that copy to a GPU."""
+        return self._map(lambda tensor: tensor.pin_memory(), lambda rows: rows)
+
+    def select(self, rows: Int[Tensor, " N"]) -> Self:
+        """The rows with these indices, in this order; an index may occur several times."""
+        listed = rows.tolist()
+        return self._map(lambda tensor: tensor[rows], lambda items: tuple(items[i] for i in listed) if items else ())
+
+    def _map(self, on_tensor: Callable[[Tensor], Tensor], on_tuple: Callable[[tuple], tuple]) -> Self:
+        def mapped(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return on_tensor(value)
+            if isinstance(value, _Rows):
+                return value._map(on_tensor, on_tuple)
+            if isinstance(value, dict):
+                return {key: mapped(item) for key, item in value.items()}
+            return on_tuple(value) if isinstance(value, tuple) else value
+
+        return replace(self, **{f.name: mapped(getattr(self, f.name)) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Prompts(_Rows):
+    """What the policy is asked. Rows of one `group` are the same prompt (perhaps with different targets)."""
+
+    tokens: Int[Tensor, "B S"]
+    """Prompt tokens, padded on the right. S may be 0 (captioning: the picture is the prompt)."""
+    lengths: Int[Tensor, " B"]
+    """How many of the S tokens are real."""
+    group: Int[Tensor, " B"]
+    """Equal number = same prompt; unique in a data set, so that ranks and steps do not mix groups."""
+    references: tuple[tuple[str, ...], ...] | None = None
+    """The human answers of each row as text; None where there are none."""
+    targets: Int[Tensor, "B U"] | None = None
+    """One human answer of each row as tokens, EOS included, padded on the right; None where there are none."""
+    target_lengths: Int[Tensor, " B"] | None = None
+    """How many of the U tokens are real."""
+    features: dict[str, Tensor] = field(default_factory=dict)
+    """What is not text, first axis B: pixels, regions, region_lengths, a hidden object."""
+    examples: tuple[dict[str, Any], ...] = ()
+    """The rows as loaded, for rewards that want a column; `id` names the prompt in logs."""
+
+    def __len__(self) -> int:
+        return self.lengths.shape[0]
+
+    def distinct(self) -> tuple[Self, Int[Tensor, " B"]]:
+        """One row per group in order of appearance, and for every row of this batch its index among them."""
+        seen: dict[int, int] = {}
+        inverse = [seen.setdefault(group, len(seen)) for group in self.group.tolist()]
+        index = torch.tensor(inverse, device=self.group.device, dtype=torch.long)
+        if len(seen) == len(self):
+            return self, index
+        first = [inverse.index(row) for row in range(len(seen))]
+        return self.select(torch.tensor(first, device=self.group.device)), index
+
+
+@dataclass(frozen=True)
+class Rollout(_Rows):
+    """Episodes: one line of tokens each, with a mask that says which of them the policy chose."""
+
+    prompts: Prompts
+    """The prompt of each episode, row by row."""
+    tokens: Int[Tensor, "B T"]
+    """The episode, padded on the right; the end token that the policy chose is part of it."""
+    lengths: Int[Tensor, " B"]
+    """How many of the T tokens are real."""
+    action_mask: Bool[Tensor, "B T"]
+    """True where the policy chose the token; False on padding and on an environment's words."""
+    logprobs: Float[Tensor, "B T"]
+    """Log-probability of each chosen token under the distribution it was drawn from; 0 where action_mask is False."""
+    terminated: Bool[Tensor, " B"]
+    """True where the episode ended by itself, False where the length limit cut it."""
+    sampling: Sampling | None = None
+    """How the distribution was made; None for human answers, which nobody drew."""
+    environment_reward: Float[Tensor, "B T"] | None = None
+    """What the environment paid, on the token that earned it; None without an environment."""
+    reference_logprobs: Float[Tensor, "B T"] | None = None
+    """Log-probabilities of the tokens under a reference policy; None where no part asks for them."""
+    texts: tuple[str, ...] | None = None
+    """The episodes as text, special tokens left out; None until a tokenizer has decoded them."""
+
+    def __len__(self) -> int:
+        return self.lengths.shape[0]
+
+    @classmethod
+    def of_targets(cls, prompts: Prompts) -> "Rollout | None":
+        """The human answers as if rolled out; None where the prompts carry none."""
+        if prompts.targets is None or prompts.target_lengths is None:
+            return None
+        steps = torch.arange(prompts.targets.shape[1], device=prompts.targets.device)
+        return cls(
+            prompts=prompts,
+            tokens=prompts.targets,
+            lengths=prompts.target_lengths,
+            action_mask=steps < prompts.target_lengths[:, None],
+            logprobs=torch.zeros(prompts.targets.shape, device=prompts.targets.device),
+            terminated=torch.ones_like(prompts.target_lengths, dtype=torch.bool),
+        )
+
+    def trimmed(self) -> "Rollout":
+        """The same rows without columns that are padding in all of them."""
+        longest = int(self.lengths.max()) if len(self) else 0
+        if longest == self.tokens.shape[1]:
+            return self
+        per_token = ("tokens", "action_mask", "logprobs", "environment_reward", "reference_logprobs")
+        values = {name: getattr(self, name) for name in per_token}
+        return replace(self, **{name: v if v is None else v[:, :longest] for name, v in values.items()})
+
+
+@dataclass(frozen=True)
+class RewardSignal(_Rows):
+    """What a reward says of each episode."""
+
+    total: Float[Tensor, " B"]
+    """The reward; NaN = cannot judge (such an episode teaches nothing and is counted)."""
+    by_token: Float[Tensor, "B T"] | None = None
+    """Increments that add up to total; None where only the whole episode is judged."""
+    by_prefix: Float[Tensor, "B P"] | None = None
+    """Worth of stopping after 0..T tokens; None where prefixes are not judged."""
+    parts: dict[str, Float[Tensor, " B"]] = field(default_factory=dict)
+    """Named, unweighted components, for the logs."""
+
+    @property
+    def judged(self) -> Bool[Tensor, " B"]:
+        """True where the reward could judge."""
+        return ~self.total.isnan()
+
+
+@dataclass(frozen=True)
+class Advantage(_Rows):
+    """How much better than expected each token was."""
+
+    value: Float[Tensor, "B T"]
+    """Weight of each token's log-probability gradient; finite everywhere, 0 off the action mask and on unjudged rows."""
+    target: Float[Tensor, "B T"] | None = None
+    """What a critic should have predicted before each token; None without a critic."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Everything one update learns from."""
+
+    rollout: Rollout | None = None
+    """Episodes drawn from the policy; None while only human answers are learnt."""
+    reward: RewardSignal | None = None
+    """Their rewards; None exactly where rollout is."""
+    advantage: Advantage | None = None
+    """Their advantages; None exactly where rollout is."""
+    expert: Rollout | None = None
+    """The human answers as if rolled out, with rows of their own; None where the prompts carry none."""
+
+    @property
+    def learn_mask(self) -> Bool[Tensor, "B T"]:
+        """Tokens that teach: chosen by the policy, in an episode that the reward could judge."""
+        assert self.rollout is not None and self.reward is not None
+        return self.rollout.action_mask & self.reward.judged[:, None]
+
+    def split(self, token_budget: int | None) -> list["Experience"]:
+        """Micro-batches of at most `token_budget` padded tokens (None: one), never cutting a prompt's group apart.
+
+        A single group larger than the budget makes a micro-batch of its own.
+        """
+        if token_budget is None:
+            return [self]
+        sources = [source for source in (self.rollout, self.expert) if source is not None]
+        longest: dict[int, int] = {}
+        rows: dict[int, int] = {}
+        for source in sources:
+            for group, length in zip(source.prompts.group.tolist(), source.lengths.tolist(), strict=True):
+                longest[group] = max(longest.get(group, 0), length + source.prompts.tokens.shape[1])
+                rows[group] = rows.get(group, 0) + 1
+        bins: list[list[int]] = []
+        width = height = 0
+        for group in longest:
+            width, height = max(width, longest[group]), height + rows[group]
+            if not bins or width * height > token_budget:
+                bins.append([])
+                width, height = longest[group], rows[group]
+            bins[-1].append(group)
+        return [self._of_groups(set(groups)) for groups in bins]
+
+    def _of_groups(self, groups: set[int]) -> "Experience":
+        def rows_of(source: Rollout) -> Tensor:
+            listed = [i for i, group in enumerate(source.prompts.group.tolist()) if group in groups]
+            return torch.tensor(listed, device=source.tokens.device, dtype=torch.long)
+
+        part = Experience(expert=self.expert.select(rows_of(self.expert)).trimmed() if self.expert else None)
+        if self.rollout is None:
+            return part
+        assert self.reward is not None and self.advantage is not None
+        rows = rows_of(self.rollout)
+        rollout = self.rollout.select(rows).trimmed()
+        steps = rollout.tokens.shape[1]
+        reward, advantage = self.reward.select(rows), self.advantage.select(rows)
+        return replace(
+            part,
+            rollout=rollout,
+            reward=replace(
+                reward,
+                by_token=None if reward.by_token is None else reward.by_token[:, :steps],
+                by_prefix=None if reward.by_prefix is None else reward.by_prefix[:, : steps + 1],
+            ),
+            advantage=Advantage(
+                advantage.value[:, :steps], None if advantage.target is None else advantage.target[:, :steps]
+            ),
+        )
+
+
+class PolicyOutput:
+    """What a policy says of a rollout's tokens: computed when first read, in chunks, with gradients.
+
+    Args:
+        rollout: The episodes that were read.
+        hidden: The state before each token, aligned with rollout.tokens.
+        head: The policy's output matrix.
+        eos: End token, for log_stop; None where the policy has none.
+        values: A value head's estimate before each token; None without one.
+    """
+
+    def __init__(
+        self,
+        rollout: Rollout,
+        hidden: Float[Tensor, "B T D"],
+        head: Head,
+        eos: int | None = None,
+        values: Float[Tensor, "B T"] | None = None,
+    ) -> None:
+        self.rollout = rollout
+        self.head = head
+        self.eos = eos
+        self.values = values
+        self._at = rollout.action_mask.nonzero(as_tuple=True)
+        self._hidden = hidden[self._at]
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the rollout's distribution was made; the plain softmax for human answers."""
+        return self.rollout.sampling or Sampling()
+
+    @property
+    def logprobs(self) -> Float[Tensor, "B T"]:
+        """Log-probability of each chosen token under the rollout's own sampling; 0 off the action mask."""
+        return self._spread(self._scores.logprobs)
+
+    @property
+    def entropy(self) -> Float[Tensor, "B T"]:
+        """Entropy in nats, after bans and temperature, before truncation; 0 off the action mask."""
+        return self._spread(self._scores.entropy)
+
+    @property
+    def log_stop(self) -> Float[Tensor, "B T"]:
+        """Log-probability of EOS in place of each chosen token; 0 off the action mask."""
+        return self._spread(self._scores.log_stop)
+
+    @property
+    def log_z(self) -> Float[Tensor, "B T"]:
+        """Log-normaliser (logsumexp of the scaled logits) before each chosen token; 0 off the action mask."""
+        return self._spread(self._scores.log_z)
+
+    def over_vocabulary(self, fn: Callable[[Float[Tensor, "n V"]], Float[Tensor, " n"]]) -> Float[Tensor, "B T"]:
+        """One number per chosen token from all its log-probabilities; `fn` sees them in chunks [n V]."""
+        return self._spread(over_vocabulary(fn, self._hidden, self.head, self._at[1], self.sampling))
+
+    @cached_property
+    def _scores(self) -> VocabularyScores:
+        tokens = self.rollout.tokens[self._at]
+        return score_vocabulary(self._hidden, self.head, tokens, self._at[1], self.sampling, self.eos)
+
+    def _spread(self, values: Float[Tensor, " N"]) -> Float[Tensor, "B T"]:
+        empty = values.new_zeros(self.rollout.tokens.shape)
+        return empty.index_put(self._at, values)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A sum over things; the update divides by how many things there are over all micro-batches and ranks.
+
+    The division happens in one place (`PolicyGradient.update`), with the number that `count` of the objective gives,
+    so that neither the micro-batch size nor the number of ranks changes the update.
+    """
+
+    total: Float[Tensor, "*K"]
+    """The sum (a scalar, or K sums with a count of their own each), with gradients; weighting factors are in it."""
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+    """Numbers for the log, detached scalars."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an environment answers to one turn."""
+
+    tokens: Sequence[int] = ()
+    """Words of the world that now stand in the line; () for silence."""
+    reward: float = 0.0
+    """Paid on the last token that the policy said."""
+    done: bool = False
+    """Whether the conversation is over."""

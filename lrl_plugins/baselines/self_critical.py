@@ -1,0 +1,28 @@
+"""Self-critical training: compared with what the policy says when it does not explore."""
+
+from lrl_core.functional import compared_with
+from lrl_core.interfaces import Baseline, Decoder, Sampler
+from lrl_core.types import Advantage, RewardSignal, Rollout
+
+
+class SelfCritical(Baseline):
+    """Compares with the reward of the policy's own greedy answer to the same prompt (Rennie 2017, eq. 8).
+
+    The rival is decoded afresh each step, once per prompt, without dropout.
+
+    Args:
+        decoder: Who plays the rival; None: the training decoder's limits, played greedily.
+    """
+
+    def __init__(self, decoder: Decoder | None = None) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def check(self, sampler: Sampler) -> None:
+        if self.decoder is None:
+            sampler.decoder.greedy()  # raises where the training decoder has no greedy version
+
+    def advantage(self, rollout: Rollout, reward: RewardSignal, sampler: Sampler) -> Advantage:
+        distinct, index = rollout.prompts.distinct()
+        _, rival = sampler.roll_out(distinct, self.decoder or sampler.decoder.greedy())
+        return compared_with(rival.total[index], rollout, reward)

@@ -1,0 +1,94 @@
+"""What a person watching the terminal sees: the sizes of a step, answers before and after, and what was gained."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console as Terminal
+from rich.table import Table
+
+from lrl_core.module import PolicyGradient
+
+
+class Console(Callback):
+    """Prints the step's sizes at the start, a table of answers at each validation, and the held-out gain at the end.
+
+    "Before" is the last validation under maximum likelihood; without a warm-up it is the first one seen, the sanity
+    check included when it is whole (`trainer.num_sanity_val_steps: -1`).
+
+    Args:
+        answers: Rows of the table; 0 for none.
+        metric: The held-out number to follow, as it is logged.
+    """
+
+    def __init__(self, answers: int = 3, metric: str = "val/CIDErD") -> None:
+        self.answers, self.metric = answers, metric
+        self.before: dict[str, str] = {}
+        self.score_before: float | None = None
+        self.score_now: float | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must still know."""
+        return {"before": self.before, "score_before": self.score_before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the run stopped."""
+        self.before, self.score_before = state_dict["before"], state_dict["score_before"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what one step consists of."""
+        assert isinstance(pl_module, PolicyGradient)
+        if trainer.is_global_zero:
+            self._print(step_sizes(trainer, pl_module))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show a few answers and keep the score."""
+        assert isinstance(pl_module, PolicyGradient)
+        whole = not trainer.sanity_checking or trainer.num_sanity_val_steps == float("inf")
+        if not trainer.is_global_zero or not pl_module.answers or not whole:
+            return
+        score = trainer.callback_metrics.get(self.metric)
+        self.score_now = None if score is None else float(score)
+        if pl_module.warming_up or self.score_before is None:
+            self.score_before = self.score_now
+            self.before = {a.id: a.text for a in pl_module.answers[: self.answers]}
+        if self.answers and not trainer.sanity_checking:
+            self._print(self._table(trainer, pl_module))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what reinforcement learning gained on held-out prompts."""
+        assert isinstance(pl_module, PolicyGradient)
+        if trainer.is_global_zero and self.score_before is not None and self.score_now is not None:
+            start = "maximum likelihood" if pl_module.warm_up_epochs else "the start"
+            gain = self.score_now - self.score_before
+            self._print(
+                f"held-out {self.metric.split('/')[-1]}: [bold]{self.score_before:.3f}[/bold] after {start}, "
+                f"[bold]{self.score_now:.3f}[/bold] at the end ({gain:+.3f})"
+            )
+        if trainer.is_global_zero:
+            self._print(f"the run's folder: {trainer.log_dir}")
+
+    def _table(self, trainer: Trainer, module: PolicyGradient) -> Table:
+        phase = "maximum likelihood" if module.warming_up else "reinforcement learning"
+        score = "" if self.score_now is None else f", held-out {self.metric.split('/')[-1]} {self.score_now:.3f}"
+        table = Table(title=f"epoch {trainer.current_epoch + 1}, {phase}{score}", title_justify="left", expand=True)
+        for column in ("prompt", "reference", "before", "now"):
+            table.add_column(column, ratio=1 if column == "prompt" else 3)
+        for answer in module.answers[: self.answers]:
+            reference = answer.references[0] if answer.references else ""
+            table.add_row(answer.id, reference, self.before.get(answer.id, ""), answer.text)
+        return table
+
+    def _print(self, what: str | Table) -> None:
+        Terminal().print(what)
+
+
+def step_sizes(trainer: Trainer, module: PolicyGradient) -> str:
+    """Prompts per step, samples per prompt and what follows from them, in one line."""
+    loader = trainer.train_dataloader
+    prompts = getattr(loader, "batch_size", None) or "?"
+    samples = module.decoder.samples if module.decoder else 0
+    ranks = f" on each of {trainer.world_size} ranks" if trainer.world_size > 1 else ""
+    episodes = f" x {samples} samples = {prompts * samples} episodes" if samples and prompts != "?" else ""
+    budget = f"micro-batches of {module.token_budget} tokens" if module.token_budget else "one micro-batch"
+    warm_up = f"; {module.warm_up_epochs} epochs of maximum likelihood first" if module.warm_up_epochs else ""
+    return f"a step is {prompts} prompts{episodes}{ranks}, read in {budget}{warm_up}; precision {trainer.precision}"

@@ -1,0 +1,87 @@
+"""Episodes written down, without any logging service: prompt, text, tokens, reward by component, advantage, mask."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lrl_core.module import PolicyGradient
+from lrl_core.reports import Answer, prompt_id
+from lrl_core.types import Experience
+
+
+class RolloutLog(Callback):
+    """Writes `rollouts.jsonl` (training episodes) and `predictions.jsonl` (answers of `lrl predict`) to the run's folder.
+
+    Args:
+        episodes: How many episodes of a step are written; they are the first of the batch.
+        every: Write every this many training steps.
+    """
+
+    def __init__(self, episodes: int = 4, every: int = 1) -> None:
+        if episodes < 1 or every < 1:
+            raise ValueError(f"RolloutLog: got episodes {episodes} and every {every}; expected both >= 1.")
+        self.episodes, self.every = episodes, every
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Append the step's first episodes."""
+        assert isinstance(pl_module, PolicyGradient)
+        experience, step = pl_module.last_experience, int(pl_module.steps_done)
+        if experience is None or experience.rollout is None or (step - 1) % self.every or not trainer.is_global_zero:
+            return
+        _append(trainer, "rollouts.jsonl", episode_rows(experience, step, self.episodes))
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: list[Answer],
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Append the batch's answers."""
+        rows = [{"id": a.id, "text": a.text, "references": list(a.references)} for a in outputs]
+        name = "predictions.jsonl" if trainer.world_size == 1 else f"predictions.rank{trainer.global_rank}.jsonl"
+        _append(trainer, name, rows)
+
+
+def episode_rows(experience: Experience, step: int, count: int) -> list[dict[str, Any]]:
+    """The first `count` episodes as JSON objects; NaN rewards become null."""
+    rollout, reward, advantage = experience.rollout, experience.reward, experience.advantage
+    assert rollout is not None
+    assert reward is not None
+    assert advantage is not None
+    rows = []
+    for row in range(min(count, len(rollout))):
+        length = int(rollout.lengths[row])
+        rows.append(
+            {
+                "step": step,
+                "prompt": prompt_id(rollout, row),
+                "text": rollout.texts[row] if rollout.texts else None,
+                "tokens": rollout.tokens[row, :length].tolist(),
+                "action_mask": rollout.action_mask[row, :length].int().tolist(),
+                "terminated": bool(rollout.terminated[row]),
+                "reward": {"total": _number(reward.total[row].item())}
+                | {name: _number(part[row].item()) for name, part in reward.parts.items()},
+                "advantage": [_number(value) for value in advantage.value[row, :length].tolist()],
+                "logprobs": [_number(value) for value in rollout.logprobs[row, :length].tolist()],
+            }
+        )
+    return rows
+
+
+def _number(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
+
+
+def _append(trainer: Trainer, name: str, rows: list[dict[str, Any]]) -> None:
+    folder = Path(trainer.log_dir or trainer.default_root_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

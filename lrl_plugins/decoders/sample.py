@@ -1,0 +1,121 @@
+"""Drawing from the policy, and taking its most probable token: the loop of `lrl_core.episodes` with a choice rule."""
+
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lrl_core.episodes import Choice, play
+from lrl_core.interfaces import Decoder, Environment, Policy, TaskFacts
+from lrl_core.sampling import Sampling
+from lrl_core.types import Prompts, Rollout
+from lrl_plugins.decoders.limits import check_limits, plain_sampling
+
+
+class _Limited(Protocol):
+    max_length: int
+    min_length: int
+    banned: tuple[int, ...]
+    pad: int
+    eos: int
+    sampling: Sampling
+
+
+class Sample(Decoder):
+    """Draws every token from the policy's distribution, tempered and truncated as asked.
+
+    Log-probabilities are those of the distribution drawn from; the loss recomputes them under the same truncation.
+
+    Args:
+        max_length: An episode is cut after this many tokens, EOS counted.
+        samples: Episodes per prompt; they share one reading of the prompt.
+        temperature: Divides the logits; > 0.
+        top_k: Keep the k most probable tokens; 0 keeps all.
+        top_p: Keep the most probable tokens whose mass before the last is below this; 1 keeps all.
+        min_p: Keep tokens at least this many times as probable as the most probable one; 0 keeps all.
+        min_length: No EOS before this many tokens, EOS counted.
+        banned: Token ids never drawn, besides those the tokenizer names (padding, begin, unknown).
+    """
+
+    draws = True
+
+    def __init__(
+        self,
+        max_length: int = 20,
+        samples: int = 1,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        min_length: int = 0,
+        banned: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__()
+        check_limits(self, max_length, samples, min_length)
+        self.max_length, self.samples = max_length, samples
+        self.options = Sampling(temperature, top_k, top_p, min_p)  # refuses bad numbers now
+        self.min_length, self.banned = min_length, tuple(banned)
+
+    def bind(self, facts: TaskFacts) -> None:
+        self.pad, self.eos = facts.tokenizer.pad, facts.tokenizer.eos
+        plain = plain_sampling(facts.tokenizer, self.banned, self.min_length)
+        self.sampling = replace(self.options, banned=plain.banned, min_length=plain.min_length, eos=plain.eos)
+
+    def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
+        limits = {"pad": self.pad, "eos": self.eos, "sampling": self.sampling, "samples": self.samples}
+        return play(policy, prompts, self.draw, self.max_length, environment=environment, **limits)
+
+    def draw(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
+        """One token per row and its log-probability, truncation included."""
+        scaled = self.sampling.scale(logits, position)
+        if self.sampling.truncates:
+            scaled = scaled.masked_fill(~self.sampling.keep(scaled), -torch.inf)
+        logprobs = scaled.log_softmax(1)
+        tokens = torch.multinomial(logprobs.exp(), 1).squeeze(1)
+        return tokens, logprobs.gather(1, tokens[:, None]).squeeze(1)
+
+    def greedy(self) -> "Greedy":
+        return Greedy.bound(self)
+
+
+class Greedy(Decoder):
+    """Takes the most probable token each time; log-probabilities are the policy's own.
+
+    Args:
+        max_length: An episode is cut after this many tokens, EOS counted.
+        min_length: No EOS before this many tokens, EOS counted.
+        banned: Token ids never taken, besides those the tokenizer names (padding, begin, unknown).
+    """
+
+    def __init__(self, max_length: int = 20, min_length: int = 0, banned: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        check_limits(self, max_length, 1, min_length)
+        self.max_length, self.min_length, self.banned = max_length, min_length, tuple(banned)
+
+    @classmethod
+    def bound(cls, limits: "_Limited") -> "Greedy":
+        """A greedy decoder with the limits of another decoder that already knows its task."""
+        rival = cls(limits.max_length, limits.min_length, limits.banned)
+        rival.pad, rival.eos = limits.pad, limits.eos
+        s = limits.sampling
+        rival.sampling = Sampling(banned=s.banned, min_length=s.min_length, eos=s.eos)
+        return rival
+
+    def bind(self, facts: TaskFacts) -> None:
+        self.pad, self.eos = facts.tokenizer.pad, facts.tokenizer.eos
+        self.sampling = plain_sampling(facts.tokenizer, self.banned, self.min_length)
+
+    def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
+        limits = {"pad": self.pad, "eos": self.eos, "sampling": self.sampling}
+        return play(policy, prompts, self.take_best, self.max_length, environment=environment, **limits)
+
+    def take_best(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
+        """The most probable token of each row."""
+        scaled = self.sampling.scale(logits, position)
+        best, tokens = scaled.max(1)
+        return tokens, best - scaled.logsumexp(1)
+
+    def greedy(self) -> "Greedy":
+        return self

@@ -1,0 +1,143 @@
+"""A transformers language model read in one pass or step by step: the engine under three policies."""
+
+import inspect
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
+
+from lrl_core.types import Rollout
+from lrl_core.vocab import Head
+from lrl_plugins.policies.heads import fit_vocabulary, hidden_scale, output_head
+from lrl_plugins.policies.layout import Line, Prefix, Side, lay_out, padded
+from lrl_plugins.policies.transformers_state import CacheState, Context
+
+
+class Reader(nn.Module):
+    """Hidden states before every episode token, and logits step by step, from one transformers model.
+
+    Args:
+        model: A language model, in eval mode.
+        part: The part of it whose output is the hidden states: the base model, or the decoder.
+        example: Arguments of one tiny call of the model, to verify its output matrix.
+        vocabulary: Number of token ids.
+        side: Where unequal prefixes are padded.
+        who: Name of the policy, for errors.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, part: nn.Module, example: dict[str, Any], vocabulary: int, side: Side, who: str
+    ) -> None:
+        super().__init__()
+        self.model, self.vocabulary, self.side, self.who = model, vocabulary, side, who
+        self._part = (part,)  # in a tuple: it is registered already, inside the model
+        self.places = "position_ids" in inspect.signature(part.forward).parameters
+        self.limit = model.config.to_dict().get("max_position_embeddings")
+        self.scale = hidden_scale(model, part, example, vocabulary, who)
+        cache = DynamicCache(config=part.config)
+        self.by_column = any(cache.is_sliding) or any(cache.is_linear)
+        self.uneven = True
+        self._check_side()
+
+    @property
+    def head(self) -> Head:
+        """The output matrix."""
+        return output_head(self.model, self.vocabulary)
+
+    @torch.no_grad()
+    def try_padding(self, example: Int[Tensor, "1 3"], context: Context | None = None) -> None:
+        """Find out with two tiny prefixes whether this model can read unequal ones; call in eval mode.
+
+        Models that number tokens by their column and take no positions cannot.
+
+        Args:
+            example: Three ordinary ids.
+            context: Two rows for cross-attention; None without an encoder.
+        """
+        tokens = example.expand(2, -1)
+        together, _ = self.begin(Prefix(tokens, torch.tensor([2, 3])), context)
+        short = context.select(torch.tensor([0])) if context else None
+        alone, _ = self.begin(Prefix(tokens[:1, :2], torch.tensor([2])), short)
+        self.uneven = bool((together[0] - alone[0]).abs().max() <= 1e-4 * alone.abs().max())
+
+    def read(self, prefix: Prefix, rollout: Rollout, context: Context | None = None) -> Float[Tensor, "B T D"]:
+        """The state before each episode token, in one pass."""
+        line = self._lay_out(prefix, rollout.tokens[:, :-1], rollout.lengths)
+        hidden = self._hidden(line.tokens, line.mask, line.positions, context, None, 0)
+        return line.align(hidden, rollout.tokens.shape[1])
+
+    def begin(self, prefix: Prefix, context: Context | None = None) -> tuple[Float[Tensor, "B V"], CacheState]:
+        """Read the prefixes; logits of the first episode token."""
+        line = self._lay_out(prefix, prefix.tokens[:, :0], prefix.lengths)
+        cache = self._new_cache(context is not None)
+        hidden = self._hidden(line.tokens, line.mask, line.positions, context, cache, 0)
+        columns = line.tokens.shape[1]
+        # Right padding needs no mask to read the prefixes, but the next token must not look at the fill before it.
+        mask = line.mask if line.mask is not None else padded(prefix.lengths, columns) if line.uneven else None
+        position = prefix.lengths if line.uneven else None
+        state = CacheState(cache, columns, mask, position, context.remembered() if context else None)
+        return self.head.logits(line.align(hidden, 1)[:, 0]), state
+
+    def step(self, tokens: Int[Tensor, " B"], state: CacheState) -> tuple[Float[Tensor, "B V"], CacheState]:
+        """Read one more token of each row; logits of the next one."""
+        after = state.grown()
+        positions = None if state.position is None else state.position[:, None]
+        hidden = self._hidden(tokens[:, None], after.mask, positions, state.context, state.cache, state.columns)
+        return self.head.logits(hidden[:, 0]), after
+
+    def _hidden(
+        self,
+        tokens: Int[Tensor, "B L"],
+        mask: Bool[Tensor, "B K"] | None,
+        positions: Int[Tensor, "B L"] | None,
+        context: Context | None,
+        cache: Cache | None,
+        past: int,
+    ) -> Float[Tensor, "B L D"]:
+        self._check_room(past + tokens.shape[1])
+        arguments: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask, "use_cache": cache is not None}
+        if cache is not None:
+            arguments["past_key_values"] = cache
+        if self.places and positions is not None:
+            arguments["position_ids"] = positions
+        if context is not None:
+            arguments |= {"encoder_hidden_states": context.states, "encoder_attention_mask": context.mask}
+        hidden = self._part[0](**arguments).last_hidden_state
+        return hidden if self.scale == 1 else hidden * self.scale
+
+    def _new_cache(self, crossed: bool) -> Cache:
+        # A plain cache counts the layers itself; some configs (a Marian decoder's) name the encoder's number.
+        cache = DynamicCache(config=self._part[0].config) if self.by_column else DynamicCache()
+        return EncoderDecoderCache(cache, DynamicCache()) if crossed else cache
+
+    def _lay_out(self, prefix: Prefix, episode: Int[Tensor, "B E"], lengths: Int[Tensor, " B"]) -> Line:
+        line = lay_out(prefix, episode, lengths, self.side)
+        if line.uneven and not self.uneven:
+            raise ValueError(
+                f"{self.who}: got prompts of {prefix.lengths.unique().tolist()} tokens; expected "
+                f"equal lengths, because {type(self.model).__name__} numbers tokens by their column and cannot be "
+                f"padded on the {self.side}. Use prompts of one length or another model."
+            )
+        return line
+
+    def _check_side(self) -> None:
+        if self.side == "right" and self.by_column:
+            raise ValueError(
+                f"{self.who}: padding_side is 'right', but {type(self.model).__name__} counts distance in columns, so "
+                "padding between prompt and episode would change its numbers. Set padding_side: left."
+            )
+
+    def _check_room(self, columns: int) -> None:
+        if self.limit is not None and columns > self.limit:
+            raise ValueError(
+                f"{self.who}: got a line of {columns} tokens (prompt and episode); {type(self.model).__name__} has "
+                f"room for {self.limit}. Shorten prompts or the decoder's max_length, or choose a longer model."
+            )
+
+
+def built(model: PreTrainedModel, vocabulary: int, who: str) -> PreTrainedModel:
+    """The model with room for every token id, in eval mode while it is being examined."""
+    fit_vocabulary(model, vocabulary, who)
+    return model.eval()

@@ -1,0 +1,104 @@
+"""Encoder-decoder language models of the transformers library."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import AutoModelForSeq2SeqLM
+
+from lrl_core.interfaces import Policy, State, TaskFacts
+from lrl_core.types import PolicyOutput, Prompts, Rollout
+from lrl_plugins.policies.layout import Prefix, begin_with, padded, spread, trimmed_mask
+from lrl_plugins.policies.loading import begin_token, check_source, end_token, load, special_tokens, tiny_input
+from lrl_plugins.policies.reader import Reader, built
+from lrl_plugins.policies.transformers_state import CacheState, Context
+
+
+class Seq2SeqLM(Policy):
+    """An encoder-decoder language model: Marian, BART, T5 and their kin.
+
+    The encoder reads every distinct prompt once; its episodes share the reading, and their gradients add up in it.
+
+    Args:
+        path: Folder or hub name of a pretrained model; None draws fresh weights as `config` says.
+        config: Entries of the transformers config. With `path` they override the stored ones (dropout, say); without,
+            they describe the model and name its model_type. Vocabulary and special tokens come from the tokenizer.
+        begin_with_bos: Put the begin token before every source, as BART was trained.
+        end_with_eos: Put the end token behind every source, as Marian, BART and T5 were trained.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        config: dict[str, Any] | None = None,
+        begin_with_bos: bool = False,
+        end_with_eos: bool = True,
+    ) -> None:
+        super().__init__()
+        check_source("Seq2SeqLM", path, config)
+        self.path, self.config = path, config
+        self.begin_with_bos, self.end_with_eos = begin_with_bos, end_with_eos
+
+    def bind(self, facts: TaskFacts) -> None:
+        tokenizer = facts.tokenizer
+        self.bos, self.eos = begin_token(tokenizer, "Seq2SeqLM"), end_token(tokenizer)
+        defaults = {**special_tokens(tokenizer), "decoder_start_token_id": self.bos}
+        model = load(AutoModelForSeq2SeqLM, self.path, self.config, defaults, {})
+        model = built(model, len(tokenizer), "Seq2SeqLM")
+        self.start = _start(model.config.to_dict().get("decoder_start_token_id"), self.bos)
+        tokens = tiny_input(tokenizer)
+        example = {"input_ids": tokens, "decoder_input_ids": tokens}
+        self.reader = Reader(model, model.get_decoder(), example, len(tokenizer), "left", "Seq2SeqLM")
+        self._encoder = (model.get_encoder(),)  # in a tuple: it is registered already, inside the reader
+        self.reader.train(self.training)
+
+    def forward(self, rollout: Rollout) -> PolicyOutput:
+        hidden = self.reader.read(self._prefix(rollout.prompts), rollout, self._encode(rollout.prompts))
+        return PolicyOutput(rollout, hidden, self.reader.head, self.eos)
+
+    def begin(self, prompts: Prompts) -> tuple[Float[Tensor, "B V"], State]:
+        return self.reader.begin(self._prefix(prompts), self._encode(prompts))
+
+    def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B V"], State]:
+        assert isinstance(state, CacheState)
+        return self.reader.step(tokens, state)
+
+    def _prefix(self, prompts: Prompts) -> Prefix:
+        return begin_with(self.start, prompts.tokens[:, :0], torch.zeros_like(prompts.lengths))
+
+    def _encode(self, prompts: Prompts) -> Context:
+        """Encoder states of every row; each distinct prompt is read once."""
+        distinct, index = prompts.distinct()
+        source, lengths = self._source(distinct)
+        if int(lengths.min()) == 0:
+            raise ValueError(
+                "Seq2SeqLM: got an empty prompt with begin_with_bos and end_with_eos both false; expected at least "
+                "one token for the encoder. Set end_with_eos: true."
+            )
+        longest, mask = trimmed_mask(lengths)
+        states = self._encoder[0](input_ids=source[:, :longest], attention_mask=mask).last_hidden_state
+        return Context(spread(states, index), None if mask is None else spread(mask, index))
+
+    def _source(self, prompts: Prompts) -> tuple[Int[Tensor, "G N"], Int[Tensor, " G"]]:
+        tokens, lengths = prompts.tokens, prompts.lengths
+        if self.begin_with_bos:
+            tokens, lengths = begin_with(self.bos, tokens, lengths)
+        if self.end_with_eos:
+            tokens = torch.nn.functional.pad(tokens, (0, 1))
+            tokens = tokens.scatter(1, lengths[:, None], self._end())
+            lengths = lengths + 1
+        fill = tokens.new_zeros(())  # never looked at, but an id that the model knows
+        return torch.where(padded(lengths, tokens.shape[1]), tokens, fill), lengths
+
+    def _end(self) -> int:
+        if self.eos is None:
+            raise ValueError(
+                "Seq2SeqLM: the tokenizer has no end token; expected one, to close every source. "
+                "Set end_with_eos: false."
+            )
+        return self.eos
+
+
+def _start(configured: int | None, bos: int) -> int:
+    return bos if configured is None else configured

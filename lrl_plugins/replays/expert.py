@@ -1,0 +1,15 @@
+"""Learning from the human answers alone."""
+
+from collections.abc import Callable, Iterator
+
+from lrl_core.interfaces import Replay
+from lrl_core.types import Experience
+
+
+class Expert(Replay):
+    """Gives the human answers; nothing is sampled."""
+
+    samples = False
+
+    def batches(self, collect: Callable[[], Experience], expert: Callable[[], Experience]) -> Iterator[Experience]:
+        yield expert()

@@ -1,0 +1,13 @@
+"""On-policy learning: one batch of fresh episodes, used once."""
+
+from collections.abc import Callable, Iterator
+
+from lrl_core.interfaces import Replay
+from lrl_core.types import Experience
+
+
+class Fresh(Replay):
+    """Draws new episodes each step and learns from them once."""
+
+    def batches(self, collect: Callable[[], Experience], expert: Callable[[], Experience]) -> Iterator[Experience]:
+        yield collect()

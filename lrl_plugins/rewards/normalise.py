@@ -1,0 +1,114 @@
+"""Bringing rewards of different scale together: normalisers for the terms of a `Sum`.
+
+Both change the reward between one batch and the next. Beside a baseline that scores a rival of its own (SelfCritical)
+that comparison is no longer of like with like; there, give weights instead.
+"""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lrl_core.ranks import sum_over_ranks
+
+
+class Affine(NamedTuple):
+    """normalised = scale * raw + shift."""
+
+    scale: Float[Tensor, ""]
+    shift: Float[Tensor, ""]
+
+
+class Normaliser(nn.Module, ABC):
+    """Chooses, from the rewards of a batch, how to rescale them."""
+
+    @abstractmethod
+    def forward(self, total: Float[Tensor, " B"]) -> Affine:
+        """The map for this batch; NaN rows (cannot judge) have no say."""
+
+
+class Standardise(Normaliser):
+    """Subtracts a running mean and divides by a running standard deviation of the judged episodes.
+
+    The running values are updated in training mode only, before they are used, and stored in the checkpoint. Until
+    the first training batch the reward is left as it is.
+
+    Args:
+        decay: How much of the old running values is kept at each batch, in [0, 1).
+        floor: The divisor is at least this, so that a reward that hardly varies is not blown up; > 0.
+    """
+
+    def __init__(self, decay: float = 0.99, floor: float = 1e-3) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"Standardise: decay is {decay}; expected a number in [0, 1). Usual: 0.99.")
+        self.decay, self.floor = decay, _checked_floor(self, floor)
+        self.mean: Tensor
+        self.variance: Tensor
+        self.seen: Tensor
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("variance", torch.ones(()))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, total: Float[Tensor, " B"]) -> Affine:
+        """The map with the running values."""
+        if self.training:
+            self._update(total.detach())
+        if not self.seen:
+            return Affine(torch.ones_like(self.mean), torch.zeros_like(self.mean))
+        return _standardising(self.mean, self.variance, self.floor)
+
+    def _update(self, total: Tensor) -> None:
+        count, mean, variance = _moments(total, over_ranks=True)
+        if count == 0:
+            return
+        if self.seen:
+            apart = mean - self.mean
+            between = self.decay * (1 - self.decay) * apart**2
+            variance = self.decay * self.variance + (1 - self.decay) * variance + between
+            mean = self.mean + (1 - self.decay) * apart
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
+        self.seen.fill_(True)
+
+
+class BatchStandardise(Normaliser):
+    """Subtracts the mean and divides by the standard deviation of this batch's judged episodes.
+
+    In training mode the batch is that of all ranks together.
+
+    Args:
+        floor: The divisor is at least this, so that a batch of nearly equal rewards is not blown up; > 0.
+    """
+
+    def __init__(self, floor: float = 1e-3) -> None:
+        super().__init__()
+        self.floor = _checked_floor(self, floor)
+
+    def forward(self, total: Float[Tensor, " B"]) -> Affine:
+        """The map with the batch's values."""
+        _, mean, variance = _moments(total.detach(), over_ranks=self.training)
+        return _standardising(mean, variance, self.floor)
+
+
+def _standardising(mean: Tensor, variance: Tensor, floor: float) -> Affine:
+    scale = 1 / variance.sqrt().clamp(min=floor)
+    return Affine(scale, -mean * scale)
+
+
+def _moments(total: Tensor, over_ranks: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """How many judged rows, their mean and their (population) variance; in float32 or wider."""
+    judged = total[~total.isnan()]
+    judged = judged if judged.dtype == torch.float64 else judged.float()
+    combine = sum_over_ranks if over_ranks else torch.Tensor.clone
+    count, summed = combine(torch.stack([judged.new_tensor(len(judged)), judged.sum()]))
+    mean = summed / count.clamp(min=1)
+    return count, mean, combine(((judged - mean) ** 2).sum()) / count.clamp(min=1)
+
+
+def _checked_floor(normaliser: Normaliser, floor: float) -> float:
+    if floor <= 0:
+        raise ValueError(f"{type(normaliser).__name__}: floor is {floor}; expected a number > 0. Usual: 0.001.")
+    return floor

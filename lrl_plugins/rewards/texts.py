@@ -1,0 +1,42 @@
+"""What the rewards that compare texts have in common: getting at the texts and their references."""
+
+from collections.abc import Iterable
+
+from lrl_core.interfaces import Reward
+from lrl_core.tokenizer import words
+from lrl_core.types import Rollout
+
+END = "<eos>"
+"""Stands for the end token among words; `words` never gives it."""
+
+
+def texts_and_references(reward: Reward, rollout: Rollout) -> Iterable[tuple[str, bool, tuple[str, ...]]]:
+    """For every episode: its text, whether it ended by itself, and its references; () where it has none.
+
+    Args:
+        reward: Who asks, for the error message.
+        rollout: The episodes.
+    """
+    name = type(reward).__name__
+    if rollout.texts is None:
+        raise ValueError(
+            f"{name} got a rollout without texts; expected one text per episode. "
+            "Decode the tokens first: replace(rollout, texts=...)."
+        )
+    if rollout.prompts.references is None:
+        raise ValueError(
+            f"{name} got prompts without references; expected the human answers of every prompt. "
+            "Use a task with references (Captioning, for one), or a reward that needs none."
+        )
+    references = (row or () for row in rollout.prompts.references)
+    return zip(rollout.texts, rollout.terminated.tolist(), references, strict=True)
+
+
+def tokenised(text: str, ended: bool) -> list[str]:
+    """Words of a text, with END after them where it ended by itself.
+
+    Args:
+        text: What was said.
+        ended: Whether END is wanted.
+    """
+    return [*words(text), END] if ended else words(text)

@@ -1,0 +1,1 @@
+"""A package of plugins as a stranger might write it, some of them broken."""

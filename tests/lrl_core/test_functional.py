@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+from lrl_core.functional import (
+    aggregate,
+    aggregation_count,
+    generalised_advantage,
+    leave_one_out_mean,
+    length_mask,
+    masked_mean,
+    reward_to_go,
+)
+
+T, F = True, False
+
+
+def test_length_mask():
+    assert length_mask(torch.tensor([4, 2, 0]), 4).tolist() == [[T] * 4, [T, T, F, F], [F] * 4]
+
+
+def test_masked_mean_of_nothing_is_zero():
+    assert masked_mean(torch.tensor([1.0, 5.0]), torch.tensor([F, F])) == 0
+    assert masked_mean(torch.tensor([1.0, torch.nan, 5.0]), torch.tensor([T, F, T])) == 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "loss"),
+    [
+        ("token-mean", (1 + 2 + 3 + 4) / 4),
+        ("seq-mean-token-mean", (2 + 4) / 2),
+        ("seq-mean-token-sum", (6 + 4) / 2),
+        ("seq-mean-token-sum-norm", (6 + 4) / 2 / 5),
+    ],
+)
+def test_aggregations_by_hand(mode, loss):
+    losses = torch.tensor([[1.0, 2, 3], [4, 9, 9], [7, 7, 7]])
+    mask = torch.tensor([[T, T, T], [T, F, F], [F, F, F]])  # the third episode does not count
+    assert (aggregate(losses, mask, mode, 5) / aggregation_count(mask, mode)).item() == pytest.approx(loss)
+
+
+def test_reward_to_go_with_and_without_discount():
+    rewards, mask = torch.tensor([[1.0, 2, 4, 8]]), torch.tensor([[T, T, T, F]])
+    assert reward_to_go(rewards, mask).tolist() == [[7, 6, 4, 0]]
+    assert reward_to_go(rewards, mask, 0.5).tolist() == [[3, 4, 4, 0]]
+
+
+def test_gae_with_lambda_one_is_return_minus_value():
+    rewards, values = torch.tensor([[0.0, 0, 1]]), torch.tensor([[0.25, 0.5, 0.75]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    assert generalised_advantage(rewards, values, mask).tolist() == [[0.75, 0.5, 0.25]]
+    assert generalised_advantage(rewards, values, mask, lam=0.0).tolist() == [[0.25, 0.25, 0.25]]
+
+
+def test_gae_steps_over_the_environments_words():
+    rewards, values = torch.tensor([[0.0, 0, 1]]), torch.tensor([[0.25, 99.0, 0.75]])
+    mask = torch.tensor([[T, F, T]])
+    assert generalised_advantage(rewards, values, mask, lam=0.0).tolist() == [[0.5, 0, 0.25]]
+
+
+def test_gae_of_a_cut_episode_bootstraps():
+    one = torch.ones(1, 1)
+    got = generalised_advantage(one, one * 0.5, one.bool(), gamma=0.9, bootstrap=torch.tensor([2.0]))
+    assert got.item() == pytest.approx(1 + 0.9 * 2 - 0.5)
+
+
+def test_leave_one_out_by_group_and_judged_rows():
+    values = torch.tensor([1.0, 3.0, torch.nan, 10.0, 5.0, 7.0])
+    group = torch.tensor([4, 4, 4, 8, 9, 9])
+    judged = ~values.isnan()
+    others = leave_one_out_mean(values, group, judged)
+    assert others[[0, 1, 4, 5]].tolist() == [3, 1, 7, 5]
+    assert others[3] == 10  # nothing to compare with: advantage 0
+
+
+def test_leave_one_out_is_the_rescaled_mean_difference():
+    values = torch.tensor([1.0, 4.0, 2.5, 0.5])
+    others = leave_one_out_mean(values, torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool))
+    assert torch.allclose(values - others, (values - values.mean()) * 4 / 3)

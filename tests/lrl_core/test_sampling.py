@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from lrl_core.sampling import Sampling
+
+PROBABILITIES = torch.tensor([[0.5, 0.3, 0.15, 0.05]], dtype=torch.float64)
+START = torch.zeros(1, dtype=torch.long)
+
+
+def kept(**options):
+    sampling = Sampling(**options)
+    return sampling.keep(sampling.scale(PROBABILITIES.log(), START))[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("top_p", "expected"), [(0.4, 1), (0.79, 2), (0.81, 3), (1.0, 4)]
+)
+def test_top_p_keeps_what_has_less_mass_before_it(top_p, expected):
+    assert kept(top_p=top_p) == [i < expected for i in range(4)]
+
+
+def test_top_p_marks_the_right_columns_when_they_are_not_sorted():
+    sampling = Sampling(top_p=0.79)
+    shuffled = PROBABILITIES[:, [3, 0, 2, 1]].log()
+    assert sampling.keep(sampling.scale(shuffled, START))[0].tolist() == [False, True, False, True]
+
+
+def test_top_k_keeps_ties_with_the_last():
+    logits = torch.tensor([[1.0, 3.0, 2.0, 2.0]])
+    sampling = Sampling(top_k=2)
+    assert sampling.keep(sampling.scale(logits, START))[0].tolist() == [False, True, True, True]
+
+
+def test_top_p_counts_within_what_top_k_left():
+    # of .5 and .3, renormalised .625 and .375: the second has .625 before it
+    assert kept(top_k=2, top_p=0.6) == [True, False, False, False]
+    assert kept(top_k=2, top_p=0.63) == [True, True, False, False]
+
+
+def test_min_p_is_relative_to_the_best():
+    assert kept(min_p=0.29) == [True, True, True, False]
+    assert kept(min_p=0.31) == [True, True, False, False]
+
+
+def test_bans_and_temperature():
+    scaled = Sampling(temperature=2.0, banned=(0,)).scale(torch.tensor([[4.0, 2.0]]), START)
+    assert scaled.tolist() == [[-torch.inf, 1.0]]
+
+
+def test_min_length_counts_the_end_token():
+    sampling = Sampling(min_length=3, eos=1)
+    logits = torch.zeros(3, 2)
+    scaled = sampling.scale(logits, torch.tensor([0, 1, 2]))
+    assert scaled[:, 1].tolist() == [-torch.inf, -torch.inf, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("temperature", 0), ("top_k", -1), ("top_p", 0), ("top_p", 1.1), ("min_p", 2)]
+)
+def test_refuses_numbers_out_of_range(option, value):
+    with pytest.raises(ValueError, match=f"{option} is {value}"):
+        Sampling(**{option: value})
+
+
+def test_min_length_needs_an_end_token():
+    with pytest.raises(ValueError, match="give eos"):
+        Sampling(min_length=2)

@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from lrl_plugins.rewards.normalise import BatchStandardise, Standardise
+
+NAN = float("nan")
+
+
+def apply(normaliser, total):
+    scale, shift = normaliser(total)
+    return scale * total + shift
+
+
+def test_batch_values_have_mean_zero_and_spread_one():
+    values = apply(BatchStandardise(), torch.tensor([1.0, 3.0, NAN, 5.0, 7.0]))
+    # Mean 4, population variance 5.
+    expected = [(x - 4) / 5**0.5 for x in (1, 3, 5, 7)]
+    assert values[[0, 1, 3, 4]].tolist() == pytest.approx(expected)
+    assert values[2].isnan()
+
+
+@pytest.mark.parametrize("make", [Standardise, BatchStandardise])
+def test_the_floor_keeps_equal_rewards_small(make):
+    values = apply(make(floor=0.1), torch.tensor([2.0, 2.0, 2.0002]))
+    assert values.abs().max() < 0.002
+
+
+@pytest.mark.parametrize("make", [Standardise, BatchStandardise])
+def test_a_batch_that_nobody_could_judge_changes_nothing(make):
+    scale, shift = make()(torch.tensor([NAN, NAN]))
+    assert scale.isfinite()
+    assert shift == 0
+
+
+def test_running_values_by_hand():
+    normaliser = Standardise(decay=0.5)
+    apply(normaliser, torch.tensor([0.0, 2.0]))  # mean 1, variance 1
+    values = apply(normaliser, torch.tensor([5.0, 5.0, NAN]))
+    # Half the weight on {0, 2}, half on {5, 5}: mean 3, variance (9 + 1) / 4 + 4 / 2 = 4.5.
+    assert normaliser.mean.item() == pytest.approx(3)
+    assert normaliser.variance.item() == pytest.approx(4.5)
+    assert values[0].item() == pytest.approx(2 / 4.5**0.5)
+
+
+def test_running_values_forget():
+    normaliser = Standardise(decay=0.9)
+    generator = torch.Generator().manual_seed(0)
+    normaliser(torch.full((50,), 100.0))
+    for _ in range(200):
+        normaliser(3 + 2 * torch.randn(500, generator=generator))
+    assert normaliser.mean.item() == pytest.approx(3, abs=0.1)
+    assert normaliser.variance.sqrt().item() == pytest.approx(2, abs=0.1)
+
+
+def test_large_means_do_not_drown_the_spread():
+    normaliser = Standardise()
+    normaliser(torch.tensor([10000.0, 10002.0]))
+    assert normaliser.variance.item() == pytest.approx(1)
+
+
+def test_running_values_stand_still_outside_training():
+    normaliser = Standardise().eval()
+    assert normaliser(torch.tensor([5.0, 9.0])) == (1, 0)
+    normaliser.train()(torch.tensor([5.0, 9.0]))
+    normaliser.eval()(torch.tensor([500.0]))
+    assert normaliser.mean.item() == 7
+
+
+def test_state_dict_restores_the_running_values():
+    first, second = Standardise(), Standardise()
+    first(torch.tensor([1.0, 4.0]))
+    second.load_state_dict(first.state_dict())
+    values = torch.tensor([3.0])
+    assert second.eval()(values) == first.eval()(values)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Standardise(decay=1.0), lambda: Standardise(floor=0.0), lambda: BatchStandardise(floor=-1.0)]
+)
+def test_impossible_arguments_are_refused(make):
+    with pytest.raises(ValueError, match="expected a number"):
+        make()
