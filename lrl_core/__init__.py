@@ -1,0 +1,1 @@
+"""The core: types, verbs, the episode loop and the training step."""

@@ -75,9 +75,7 @@ def play(
     return table.rollout(sampling)
 
 
-def _drop_finished(
-    running: Tensor, tokens: Tensor, state: State, held: Tensor
-) -> tuple[Tensor, State, Tensor, Tensor]:
+def _drop_finished(running: Tensor, tokens: Tensor, state: State, held: Tensor) -> tuple[Tensor, State, Tensor, Tensor]:
     keep = running.nonzero().squeeze(1)
     return tokens[keep], state.select(keep), held[keep], running[keep]
 
@@ -169,7 +167,9 @@ class _Table:
 
     def _complaint(self, episode: int, t: int, what: str) -> str:
         transcript = self.tokens[episode, : t + 1].tolist()
-        return f"Environment {type(self.environment).__name__}, episode {episode}: {what}. Token ids so far: {transcript}."
+        return (
+            f"Environment {type(self.environment).__name__}, episode {episode}: {what}. Token ids so far: {transcript}."
+        )
 
     def rollout(self, sampling: Sampling) -> Rollout:
         return Rollout(

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
-from typing_extensions import Self
 
 
 class Frozen(nn.Module):
@@ -30,6 +29,6 @@ class Frozen(nn.Module):
         """What the module says."""
         return self.module(*args)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Frozen":
         self.module._apply(fn, recurse)
         return super()._apply(fn, recurse)

@@ -129,7 +129,6 @@ def leave_one_out_mean(
     return torch.where(others > 0, total / others.clamp(min=1), known)
 
 
-
 def compared_with(baseline: Tensor, rollout: Rollout, reward: RewardSignal) -> Advantage:
     """Credit minus baseline on the tokens that teach, 0 elsewhere: what every baseline returns.
 

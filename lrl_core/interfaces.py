@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
@@ -197,10 +196,9 @@ class Task(LightningDataModule, ABC):
     def metrics(self, stage: str) -> Metric:
         """The metric of a stage ("validate" or "test").
 
-        `update(ids: list[str], candidates: list[str], references: list[tuple[str, ...]])`, `compute() -> dict[str, Tensor]`.
+        `update(ids: list[str], candidates: list[str], references: list[tuple[str, ...]])`; `compute()` gives a
+        dict of names and scalar tensors.
         """
-
-
 
 
 def components(root: nn.Module) -> list[Component]:

@@ -4,15 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.distributed
 from torch.utils.data import DataLoader, Dataset
 
-
-def _rank_and_world() -> tuple[int, int]:
-    """This process and how many there are, asked anew each time: loaders are built before processes meet."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+from lrl_core.ranks import rank, world_size
 
 
 class EpochSampler:
@@ -43,7 +37,7 @@ class EpochSampler:
 
     def __len__(self) -> int:
         """Batches per epoch, the same on every rank."""
-        _, world = _rank_and_world()
+        world = world_size()
         if not self.trim:
             return -(-self.rows // (self.batch_size * world))
         batches = self.rows // (self.batch_size * world)
@@ -67,12 +61,12 @@ class EpochSampler:
 
     def batches(self) -> list[list[int]]:
         """This rank's rows of the whole epoch, batch by batch."""
-        rank, world = _rank_and_world()
+        here, world = rank(), world_size()
         size, order = self.batch_size, self.order()
         if self.trim:
-            return [order[(i * world + rank) * size :][:size] for i in range(len(self))]
+            return [order[(i * world + here) * size :][:size] for i in range(len(self))]
         order = (order * world)[: -(-len(order) // world) * world]
-        mine = order[rank::world]
+        mine = order[here::world]
         return [mine[i : i + size] for i in range(0, len(mine), size)]
 
     def generator(self) -> torch.Generator:
@@ -81,7 +75,7 @@ class EpochSampler:
 
     def layout(self) -> dict[str, int | bool]:
         """What must be the same for a position within an epoch to mean the same rows."""
-        _, world = _rank_and_world()
+        world = world_size()
         return {
             "rows": self.rows, "batch_size": self.batch_size, "ranks": world, "seed": self.seed, "shuffle": self.shuffle
         }  # fmt: skip
@@ -127,6 +121,11 @@ class ResumableLoader:
     def __len__(self) -> int:
         return len(self.sampler)
 
+    @property
+    def batch_size(self) -> int:
+        """Rows per batch and rank."""
+        return self.sampler.batch_size
+
     def __iter__(self) -> Iterator[Any]:
         """One pass; nothing is fixed before its first batch, because Lightning sets the epoch after calling `iter`."""
         sampler = self.sampler
@@ -159,7 +158,7 @@ class ResumableLoader:
         if state["position"] and now != then:
             changed = ", ".join(f"{key} {then.get(key)} -> {now[key]}" for key in now if then.get(key) != now[key])
             raise ValueError(
-                f"{self.sampler.name}: got a checkpoint from the middle of an epoch that was cut otherwise "
+                f"{self.sampler.name}: got a checkpoint with a position in an epoch that was cut otherwise "
                 f"({changed}), expected the same cut, or rows would be repeated and left out. Resume with the old "
                 "values, or start a new run from the checkpoint's weights."
             )

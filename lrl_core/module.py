@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -32,7 +33,7 @@ from lrl_core.ranks import sum_over_ranks, world_size
 from lrl_core.reports import Answer, experience_metrics
 from lrl_core.scoring import judge
 from lrl_core.seeds import seed_step
-from lrl_core.types import Experience, PolicyOutput, Prompts, RewardSignal, Rollout
+from lrl_core.types import Experience, Loss, PolicyOutput, Prompts, RewardSignal, Rollout
 
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 """Makes a learning-rate schedule, stepped once per training step."""
@@ -86,6 +87,8 @@ class PolicyGradient(LightningModule, Sampler):
         start_from: A checkpoint of an earlier run whose policy weights to start from (nothing else is taken over).
     """
 
+    steps_done: Tensor
+
     def __init__(
         self,
         policy: Policy,
@@ -106,7 +109,8 @@ class PolicyGradient(LightningModule, Sampler):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.policy, self.decoder, self.reward, self.baseline = policy, decoder, reward, baseline
+        self.policy, self.reward, self.baseline = policy, reward, baseline
+        self.decoder = decoder  # type: ignore[assignment]  # None only where no part asks a sampler for it
         self.evaluation_decoder = evaluation_decoder
         self.environment = task.environment
         self.tokenizer = task.tokenizer
@@ -153,8 +157,8 @@ class PolicyGradient(LightningModule, Sampler):
             assert isinstance(replay, Replay)
             if objective.samples and not replay.samples:
                 raise ValueError(
-                    f"{type(objective).__name__} learns from episodes, but the replay {type(replay).__name__} draws none. "
-                    "Expected a replay that samples, such as Fresh."
+                    f"{type(objective).__name__} learns from episodes, but the replay {type(replay).__name__} draws "
+                    "none. Expected a replay that samples, such as Fresh."
                 )
             missing = [name for name in ("decoder", "reward", "baseline") if getattr(self, name) is None]
             if replay.samples and missing:
@@ -182,15 +186,15 @@ class PolicyGradient(LightningModule, Sampler):
             self.policy.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(
-                f"start_from: the policy saved in {path} does not fit {type(self.policy).__name__} of this recipe: {error}. "
-                "Expected the same policy arguments and the same tokenizer."
+                f"start_from: the policy saved in {path} does not fit {type(self.policy).__name__} of this recipe: "
+                f"{error}. Expected the same policy arguments and the same tokenizer."
             ) from error
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """One optimiser per phase for the policy, then one per learner."""
         trained = [p for p in self.policy.parameters() if p.requires_grad]
         optimizers = [factory(trained) for factory, _ in self.factories]
-        self._schedulers_of = {i: None for i in range(len(self.factories))}
+        self._schedulers_of: dict[int, int] = {}
         schedulers = []
         for i, (_, scheduler) in enumerate(self.factories):
             if scheduler is not None:
@@ -240,10 +244,11 @@ class PolicyGradient(LightningModule, Sampler):
         optimizers = self._every_optimizer()
         policy_optimizer, learner_optimizers = optimizers[phase.optimizer], optimizers[len(self.factories) :]
         for experience in phase.replay.batches(lambda: self.collect(prompts), lambda: _human_answers(prompts)):
-            metrics = self.update(phase.objective.loss, phase.objective.count, experience, policy_optimizer)
+            teach = partial(phase.objective.loss, self.read)
+            metrics = self.update(teach, phase.objective.count, experience, policy_optimizer)
             for learner, optimizer in zip(self.learners, learner_optimizers, strict=True):
                 for _ in range(learner.updates if experience.rollout is not None else 0):
-                    metrics |= self.update(lambda _, part, learner=learner: learner.learn(part), learner.count, experience, optimizer)
+                    metrics |= self.update(learner.learn, learner.count, experience, optimizer)
             self.last_experience = experience
         self._step_scheduler(phase.optimizer)
         self.steps_done += 1
@@ -276,7 +281,7 @@ class PolicyGradient(LightningModule, Sampler):
 
     def update(
         self,
-        loss_of: Callable[[Callable[[Rollout], PolicyOutput], Experience], Any],
+        loss_of: Callable[[Experience], Loss],
         count_of: Callable[[Experience], Tensor],
         experience: Experience,
         optimizer: LightningOptimizer,
@@ -289,7 +294,7 @@ class PolicyGradient(LightningModule, Sampler):
             optimizer.zero_grad()
             for i, part in enumerate(parts):
                 with self._synchronised(i + 1 == len(parts)):
-                    loss = loss_of(self.read, part)
+                    loss = loss_of(part)
                     # Data-parallel strategies average gradients over ranks; the loss is a sum over them.
                     mean = (loss.total / count).sum() * world_size()
                     self.manual_backward(mean)
@@ -319,8 +324,8 @@ class PolicyGradient(LightningModule, Sampler):
             source = experience.rollout or experience.expert
             ids = [example.get("id") for example in source.prompts.examples] if source else []
             raise FloatingPointError(
-                f"PolicyGradient: the gradient norm is {float(norm)} at training step {int(self.steps_done)}; expected a "
-                f"finite number. The prompts of that batch: {ids[:20]}. Lower the learning rate or look at those rows."
+                f"PolicyGradient: the gradient norm is {float(norm)} at training step {int(self.steps_done)}; expected "
+                f"a finite number. The prompts of that batch: {ids[:20]}. Lower the learning rate, or look at them."
             )
         if self.gradient_clip is not None:
             self.clip_gradients(optimizer.optimizer, self.gradient_clip, self.gradient_clip_algorithm)
@@ -336,10 +341,11 @@ class PolicyGradient(LightningModule, Sampler):
         return optimizers if isinstance(optimizers, list) else [optimizers]
 
     def _step_scheduler(self, optimizer: int) -> None:
-        which = self._schedulers_of[optimizer]
-        if which is not None:
-            schedulers = self.lr_schedulers()
-            (schedulers if isinstance(schedulers, list) else [schedulers])[which].step()
+        if optimizer in self._schedulers_of:
+            which, schedulers = self._schedulers_of[optimizer], self.lr_schedulers()
+            scheduler = schedulers[which] if isinstance(schedulers, list) else schedulers
+            assert isinstance(scheduler, LRScheduler)
+            scheduler.step()
 
     @contextmanager
     def _clock(self, what: str) -> Iterator[None]:
@@ -382,10 +388,9 @@ class PolicyGradient(LightningModule, Sampler):
         """Log the metrics as test/<name>."""
         self._end_stage("test")
 
-    def predict_step(self, prompts: Prompts, batch_idx: int) -> list[Answer]:
-        """Answer prompts and return the answers."""
-        self.answers = []
-        return self._answer(prompts)
+    def predict_step(self, prompts: Prompts, batch_idx: int) -> list[dict[str, Any]]:
+        """Answer prompts; the answers as rows of id, text and references."""
+        return [asdict(answer) for answer in self._answer(prompts)]
 
     def _begin_stage(self, stage: str) -> None:
         self.answers = []

@@ -9,6 +9,11 @@ def world_size() -> int:
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
+def rank() -> int:
+    """Which of them this is."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
 def sum_over_ranks(values: Tensor) -> Tensor:
     """The elementwise sum over all ranks, the same on each; the argument is left as it is."""
     if world_size() == 1:

@@ -130,8 +130,8 @@ def unknown(name: str, kind: str | None = None, guess: str | None = None) -> str
     """
     what = "plugin" if kind is None else KINDS[kind]
     plural = "plugins" if kind is None else kind
-    listed = ", ".join(names(kind)) or "none"
-    return f"There is no {what} {name!r}. {suggest(name, names(kind)) if guess is None else guess}Installed {plural}: {listed}."
+    guess = suggest(name, names(kind)) if guess is None else guess
+    return f"There is no {what} {name!r}. {guess}Installed {plural}: {', '.join(names(kind)) or 'none'}."
 
 
 def suggest(name: str, names: Iterable[str]) -> str:

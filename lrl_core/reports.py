@@ -33,7 +33,9 @@ class Answer:
 def prompt_id(rollout: Rollout, row: int) -> str:
     """The name of a row's prompt: the example's `id`, else its group number."""
     examples = rollout.prompts.examples
-    return str(examples[row].get("id", int(rollout.prompts.group[row])) if examples else int(rollout.prompts.group[row]))
+    return str(
+        examples[row].get("id", int(rollout.prompts.group[row])) if examples else int(rollout.prompts.group[row])
+    )
 
 
 def experience_metrics(experience: Experience) -> dict[str, Tensor]:

@@ -6,15 +6,11 @@ import torch
 from torch import Tensor
 
 from lrl_core.interfaces import Reward
-from lrl_core.registry import origin
+from lrl_core.registry import PluginError, origin
 from lrl_core.types import RewardSignal, Rollout
 
 TOLERANCE = 1e-4
 """How far the increments of by_token may be from total, absolutely and relatively."""
-
-
-class PluginError(RuntimeError):
-    """A plugin failed or broke its contract; the message says which one, what was wrong and what to do."""
 
 
 def judge(reward: Reward, rollout: Rollout) -> RewardSignal:

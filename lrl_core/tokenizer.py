@@ -7,9 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from typing_extensions import Self
-
-
 _WORD = re.compile(r"\w+(?:[-'’]\w+)*", re.UNICODE)
 
 
@@ -64,14 +61,14 @@ class WordTokenizer(Tokenizer):
         self._ids = {word: i for i, word in enumerate(self.words)}
 
     @classmethod
-    def from_texts(cls, texts: Iterable[str], min_count: int = 1, max_size: int | None = None) -> Self:
+    def from_texts(cls, texts: Iterable[str], min_count: int = 1, max_size: int | None = None) -> "WordTokenizer":
         """Every word that occurs at least `min_count` times, most frequent first, at most `max_size` of them."""
         counts = Counter(word for text in texts for word in words(text))
         ordered = sorted(counts, key=lambda word: (-counts[word], word))
         return cls([word for word in ordered if counts[word] >= min_count][:max_size])
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path) -> "WordTokenizer":
         """Read what `save` wrote."""
         return cls(json.loads(Path(path).read_text(encoding="utf-8"))["words"])
 

@@ -8,34 +8,36 @@ tokens[b, t]. The prompt is no part of T.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from typing_extensions import Self
 
 from lrl_core.sampling import Sampling
 from lrl_core.vocab import Head, VocabularyScores, over_vocabulary, score_vocabulary
 
+Batch = TypeVar("Batch", bound="_Rows")
 
+
+@dataclass(frozen=True)
 class _Rows:
     """Batched dataclass: every tensor, tuple and nested batch has one entry per row."""
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self: Batch, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch with its tensors on `device`."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking), lambda rows: rows)
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self: Batch) -> Batch:
         """The same batch in page-locked memory, for loaders that copy to a GPU."""
         return self._map(lambda tensor: tensor.pin_memory(), lambda rows: rows)
 
-    def select(self, rows: Int[Tensor, " N"]) -> Self:
+    def select(self: Batch, rows: Int[Tensor, " N"]) -> Batch:
         """The rows with these indices, in this order; an index may occur several times."""
         listed = rows.tolist()
         return self._map(lambda tensor: tensor[rows], lambda items: tuple(items[i] for i in listed) if items else ())
 
-    def _map(self, on_tensor: Callable[[Tensor], Tensor], on_tuple: Callable[[tuple], tuple]) -> Self:
+    def _map(self: Batch, on_tensor: Callable[[Tensor], Tensor], on_tuple: Callable[[tuple], tuple]) -> Batch:
         def mapped(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return on_tensor(value)
@@ -72,7 +74,7 @@ class Prompts(_Rows):
     def __len__(self) -> int:
         return self.lengths.shape[0]
 
-    def distinct(self) -> tuple[Self, Int[Tensor, " B"]]:
+    def distinct(self) -> tuple["Prompts", Int[Tensor, " B"]]:
         """One row per group in order of appearance, and for every row of this batch its index among them."""
         seen: dict[int, int] = {}
         inverse = [seen.setdefault(group, len(seen)) for group in self.group.tolist()]
@@ -131,9 +133,15 @@ class Rollout(_Rows):
         longest = int(self.lengths.max()) if len(self) else 0
         if longest == self.tokens.shape[1]:
             return self
-        per_token = ("tokens", "action_mask", "logprobs", "environment_reward", "reference_logprobs")
-        values = {name: getattr(self, name) for name in per_token}
-        return replace(self, **{name: v if v is None else v[:, :longest] for name, v in values.items()})
+        paid, reference = self.environment_reward, self.reference_logprobs
+        return replace(
+            self,
+            tokens=self.tokens[:, :longest],
+            action_mask=self.action_mask[:, :longest],
+            logprobs=self.logprobs[:, :longest],
+            environment_reward=None if paid is None else paid[:, :longest],
+            reference_logprobs=None if reference is None else reference[:, :longest],
+        )
 
 
 @dataclass(frozen=True)
@@ -160,7 +168,7 @@ class Advantage(_Rows):
     """How much better than expected each token was."""
 
     value: Float[Tensor, "B T"]
-    """Weight of each token's log-probability gradient; finite everywhere, 0 off the action mask and on unjudged rows."""
+    """Weight of each token's log-probability gradient; finite, 0 off the action mask and on unjudged rows."""
     target: Float[Tensor, "B T"] | None = None
     """What a critic should have predicted before each token; None without a critic."""
 

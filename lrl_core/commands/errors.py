@@ -21,6 +21,7 @@ def parsing(error: BaseException, command: str) -> str:
     """
     text, reason = str(error).strip(), str(_origin(error)).strip()
     said = text if reason in text and "\n" not in text else f"{text.partition(chr(10))[0].strip()} {reason}"
+    said = said.replace("Expected a dot import path string:", "There is no class of this name that fits here:")
     key = _KEY.search(said)
     where = f"What this part takes: {command} --{key[1]}.help NAME" if key else f"Every option: {command} --help"
     return f"{said}\n{where}"

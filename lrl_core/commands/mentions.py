@@ -94,5 +94,7 @@ def kind_of(keys: Iterable[str]) -> str | None:
 
 def _names_a_part(keys: tuple[str, ...]) -> bool:
     """Whether a bare word here is a class: `data`, the `--reward` of `lrl score`, and the parts of the model itself."""
+    if keys in (("data",), ("reward",)) or keys[-1:] in (("optimizer",), ("scheduler",)):
+        return True
     inside_a_part = any(key in _WRAPPERS for key in keys)
-    return keys in (("data",), ("reward",)) or (keys[0] == "model" and not inside_a_part and kind_of(keys) is not None)
+    return keys[:1] == ("model",) and not inside_a_part and kind_of(keys) is not None

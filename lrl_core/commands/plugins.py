@@ -72,8 +72,11 @@ def _show(rows: list[Row]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("kind", "name", "package", "version", "what it is")
+    table = Table()
+    for heading in ("kind", "name", "package", "version"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("what it is")
     for row in rows:
         what = Text(f"BROKEN: {row.problem}", "red") if row.problem else Text(row.description)
-        table.add_row(row.kind, row.name, row.package, row.version, what)
+        table.add_row(row.kind, Text(row.name), Text(row.package), Text(row.version), what)
     Console().print(table)

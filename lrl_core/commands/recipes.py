@@ -143,8 +143,13 @@ def _copy(name: str, destination: str = ".") -> int:
 def _show(recipes: list[Recipe]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("recipe", "what it does", "paper", "result", "time", title="Start one: lrl fit --config <recipe>")
+    table = Table(title="Start one: lrl fit --config <recipe>", show_lines=True)
+    table.add_column("recipe", no_wrap=True)
+    for heading in ("what it does", "result", "time"):
+        table.add_column(heading)
     for recipe in recipes:
-        table.add_row(recipe.name, recipe.summary, recipe.paper, recipe.result, recipe.time)
+        what = Text(recipe.summary).append(f"\n{recipe.paper}" if recipe.paper else "", "dim")
+        table.add_row(Text(recipe.name), what, Text(recipe.result), Text(recipe.time))
     Console().print(table if recipes else "No recipes are installed.")

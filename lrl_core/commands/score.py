@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -66,7 +66,7 @@ def _build(parser: ArgumentParser, options: Namespace) -> Reward:
         raise CommandError(f"lrl score: --batch_size is {options.batch_size}; expected at least 1.")
     try:
         return parser.instantiate_classes(options).reward
-    except (ValueError, TypeError, ImportError, OSError) as error:
+    except (ValueError, ImportError, OSError) as error:
         raise CommandError(f"--reward: {errors.building(error)}") from error
 
 
@@ -81,10 +81,10 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise CommandError(f"lrl score: {path} is not readable: {error}") from error
 
 
-def _open(path: Path, mode: str) -> TextIO:
-    opened = gzip.open(path, mode, encoding="utf-8") if path.suffix == ".gz" else path.open(mode, encoding="utf-8")
-    assert not isinstance(opened, gzip.GzipFile)
-    return opened  # type: ignore[return-value]
+def _open(path: Path, mode: Literal["rt", "wt"]) -> TextIO:
+    if path.suffix == ".gz":
+        return cast(TextIO, gzip.open(path, mode, encoding="utf-8"))
+    return cast(TextIO, path.open(mode, encoding="utf-8"))
 
 
 def _checked(line: str, where: str) -> Row:

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -23,14 +23,14 @@ _DESCRIPTIONS = {
     "test": "Measure on the test data.",
     "predict": "Answer the prompts of the prediction data.",
 }
-_BLAMELESS = (ValueError, TypeError, NotImplementedError, ImportError, OSError, PluginError, MisconfigurationException)
+_BLAMELESS = (ValueError, NotImplementedError, ImportError, OSError, PluginError, MisconfigurationException)
 """Errors by which parts say that the recipe is wrong; any other is a defect and keeps its traceback."""
 _CONFIG_OPTIONS = ("--config", "-c")
 _QUIET = (
     ".*does not have many workers.*",
     ".*smaller than the logging interval.*",
     ".*treespec, LeafSpec.*",
-    ".*No seed found.*",
+    ".*`tensorboardX` has been removed.*",
 )
 
 
@@ -42,7 +42,9 @@ def main(arguments: list[str], model_class: type[LightningModule] | None = None)
         model_class: What is trained; None for `PolicyGradient`.
     """
     if model_class is None:
-        from lrl_core.module import PolicyGradient as model_class  # noqa: N813
+        from lrl_core.module import PolicyGradient
+
+        model_class = PolicyGradient
     keep_quiet()
     arguments, configs = prepare(arguments)
     build_cli(model_class, arguments, configs)
@@ -65,6 +67,8 @@ def build_cli(model_class: type[LightningModule], arguments: list[str], configs:
         arguments: The command and its options, recipe names resolved.
         configs: The recipe files among them, for the name of the run folder.
     """
+    # The facts come from the data: without this every tensor in them would be an option of its own.
+    set_parsing_settings(subclasses_enabled=[TaskFacts])
     name = run_folder.run_name(configs[-1] if configs else None, recipes.folder())
     return RecipeCLI(name, model_class, arguments)
 
@@ -115,9 +119,21 @@ class RecipeCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the resolved arguments; sys.argv stays as it is for the processes that a strategy launches."""
         try:
+            assert isinstance(args, list)
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             raise CommandError(errors.parsing(error, f"lrl {self.command}")) from error
+
+    def before_instantiate_classes(self) -> None:
+        """Look for the checkpoint before weights and data are loaded."""
+        path = self.config[self.command]["ckpt_path"]
+        special = path is None or str(path).startswith(("best", "last", "hpc", "registry")) or "://" in str(path)
+        if not special and not Path(path).exists():
+            raise CommandError(f"--ckpt_path: there is no {path}; expected a checkpoint, as in runs/*/*/checkpoints/.")
+
+    def before_predict(self) -> None:
+        """Leave the answers to the callbacks that write them, batch by batch, instead of keeping them all in memory."""
+        self.config_init["predict"]["return_predictions"] = False
 
     def instantiate_classes(self) -> None:
         """Build task, model and trainer; what the recipe got wrong becomes a readable error."""
@@ -128,7 +144,7 @@ class RecipeCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the trainer a CSV logger in the run folder unless the recipe chooses a logger."""
-        chosen = self.config[str(self.subcommand)]
+        chosen = self.config[self.command]
         if chosen["trainer"]["logger"] in (None, True) and not chosen["trainer"]["fast_dev_run"]:
             kwargs["logger"] = self._csv_logger(chosen["run_dir"])
         return super().instantiate_trainer(**kwargs)
@@ -136,10 +152,13 @@ class RecipeCLI(LightningCLI):
     def _csv_logger(self, run_dir: str | None) -> CSVLogger:
         folder = run_folder.take(Path(run_dir)) if run_dir else run_folder.claim(Path("runs"), self.run_name)
         rank_zero_info(f"Run folder: {folder}")
-        return CSVLogger(folder.parent, name="", version=folder.name)
+        # A number makes the progress bar's v_num readable; both give this very folder.
+        version = folder.name if run_dir else int(folder.name.removeprefix("version_"))
+        return CSVLogger(folder.parent, name="", version=version)
 
 
 def task_facts(data: Task) -> TaskFacts:
+    """What the task tells the model."""
     return data.facts()
 
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import Self
-
 from lrl_core.metrics.ngrams import Ngram, Sentence, ngram_counts
 
 
@@ -42,7 +40,7 @@ class DocumentFrequencies:
         }
 
     @classmethod
-    def unpack(cls, packed: dict[str, Any]) -> Self:
+    def unpack(cls, packed: dict[str, Any]) -> "DocumentFrequencies":
         """Read what `pack` gave."""
         tokens = packed["tokens"]
         counts: dict[Ngram, int] = {}
@@ -56,7 +54,7 @@ class DocumentFrequencies:
         Path(path).write_text(json.dumps(self.pack(), ensure_ascii=False), encoding="utf-8")
 
     @classmethod
-    def from_json(cls, path: str | Path) -> Self:
+    def from_json(cls, path: str | Path) -> "DocumentFrequencies":
         """Read what `to_json` wrote."""
         return cls.unpack(json.loads(Path(path).read_text(encoding="utf-8")))
 

@@ -1,0 +1,1 @@
+"""The conformance kit: what plugin authors run in their tests, and small worlds to run it in."""

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from lrl_core.interfaces import Baseline, Decoder, Objective, Replay, bind_all
+from lrl_core.interfaces import Baseline, Decoder, Objective, Replay, TaskFacts, bind_all
+from lrl_core.sampling import Sampling
+from lrl_core.testing.exact import gradient_moments
 from lrl_core.testing.toy import (
     TREE_GRADIENT,
     TablePolicy,
@@ -20,6 +23,8 @@ from lrl_core.testing.toy import (
 from lrl_core.types import Advantage, Experience, RewardSignal, Rollout
 
 EOS = 3
+
+Result = TypeVar("Result")
 
 
 def bigram_world() -> tuple[TablePolicy, TableReward]:
@@ -63,8 +68,6 @@ def check_baseline(make: Callable[[], Baseline], objective: Objective, decoder: 
         decoder: The training decoder that the baseline may ask for; bound or not.
         scale: What the expected gradient may be multiplied by; (N-1)/N with N = 2 for a mean that includes the sample.
     """
-    from lrl_core.testing.exact import gradient_moments
-
     policy, reward = tree_world()
     facts = toy_facts(ToyTokenizer(3))
     bind_all(decoder, facts)
@@ -77,9 +80,9 @@ def check_baseline(make: Callable[[], Baseline], objective: Objective, decoder: 
     _check_unjudged(make, facts, sampler)
 
 
-def _check_unjudged(make: Callable[[], Baseline], facts: object, sampler: ToySampler) -> None:
+def _check_unjudged(make: Callable[[], Baseline], facts: TaskFacts, sampler: ToySampler) -> None:
     baseline = make()
-    bind_all(baseline, toy_facts(ToyTokenizer(3)))
+    bind_all(baseline, facts)
     rollout, signal = _toy_episodes()
     advantage = baseline.advantage(rollout, signal, sampler)
     assert advantage.value.shape == rollout.tokens.shape, "advantages must have the shape of the tokens"
@@ -104,7 +107,9 @@ def check_objective(make: Callable[[], Objective]) -> None:
     counts = sum((objective.count(part) for part in parts), torch.zeros(()))
     assert torch.allclose(counts, objective.count(experience)), "count must add up over micro-batches"
     assert bool(whole.isfinite().all()), "the gradient is not finite"
-    assert torch.allclose(whole, _gradient(policy, objective, _padded(experience)), atol=1e-9), "padding changes the loss"
+    assert torch.allclose(whole, _gradient(policy, objective, _padded(experience)), atol=1e-9), (
+        "padding changes the loss"
+    )
     if objective.samples:
         _check_masked(policy, objective, experience)
 
@@ -159,8 +164,6 @@ def toy_experience() -> Experience:
 
 
 def _toy_episodes() -> tuple[Rollout, RewardSignal]:
-    from lrl_core.sampling import Sampling
-
     policy, _ = bigram_world()
     lengths = torch.tensor([4, 2, 3, 4])
     mask = torch.arange(4) < lengths[:, None]
@@ -189,8 +192,10 @@ def _gradient(policy: TablePolicy, objective: Objective, experience: Experience)
 
 def _padded(experience: Experience) -> Experience:
     def longer(rollout: Rollout) -> Rollout:
-        names = ("tokens", "action_mask", "logprobs")
-        return replace(rollout, **{n: torch.nn.functional.pad(getattr(rollout, n), (0, 2)) for n in names})
+        tokens, mask, logprobs = (
+            torch.nn.functional.pad(x, (0, 2)) for x in (rollout.tokens, rollout.action_mask, rollout.logprobs)
+        )
+        return replace(rollout, tokens=tokens, action_mask=mask, logprobs=logprobs)
 
     assert experience.rollout is not None
     assert experience.advantage is not None
@@ -204,7 +209,7 @@ def _padded(experience: Experience) -> Experience:
     )
 
 
-def _seeded(call: Callable) -> object:
+def _seeded(call: Callable[[], Result]) -> Result:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return call()

@@ -49,11 +49,11 @@ def check_reward(
     """
     rollout = example_rollout() if rollout is None else rollout
     facts = facts_of(rollout) if facts is None else facts
+    before = copy.deepcopy(rollout)
     reward = _bound(make, facts)
     reward.train()
     judge(reward, rollout)
     reward.eval()
-    before = copy.deepcopy(rollout)
     signal = judge(reward, rollout)
     _demand(_same(before, rollout), reward, "changed the rollout it was given", "leave it as it is")
     _check_detached(reward, signal)
@@ -122,18 +122,17 @@ def with_padding(rollout: Rollout, pad: int, columns: int = 3) -> Rollout:
         columns: How many.
     """
 
-    def widened(value: Tensor | None, fill: float) -> Tensor | None:
-        if value is None:
-            return None
+    def widened(value: Tensor, fill: float) -> Tensor:
         return torch.cat([value, value.new_full((value.shape[0], columns), fill)], dim=1)
 
+    paid, reference = rollout.environment_reward, rollout.reference_logprobs
     return replace(
         rollout,
         tokens=widened(rollout.tokens, pad),
         action_mask=widened(rollout.action_mask, False),
         logprobs=widened(rollout.logprobs, 0),
-        environment_reward=widened(rollout.environment_reward, 0),
-        reference_logprobs=widened(rollout.reference_logprobs, 0),
+        environment_reward=None if paid is None else widened(paid, 0),
+        reference_logprobs=None if reference is None else widened(reference, 0),
     )
 
 

@@ -98,4 +98,3 @@ class _Rows(torch.utils.data.Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[int, int]:
         return key
-

@@ -57,6 +57,7 @@ class Console(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what reinforcement learning gained on held-out prompts."""
         assert isinstance(pl_module, PolicyGradient)
+        folder = trainer.log_dir  # read on every rank: the ranks agree on it together
         if trainer.is_global_zero and self.score_before is not None and self.score_now is not None:
             start = "maximum likelihood" if pl_module.warm_up_epochs else "the start"
             gain = self.score_now - self.score_before
@@ -65,17 +66,19 @@ class Console(Callback):
                 f"[bold]{self.score_now:.3f}[/bold] at the end ({gain:+.3f})"
             )
         if trainer.is_global_zero:
-            self._print(f"the run's folder: {trainer.log_dir}")
+            self._print(f"the run's folder: {folder}")
 
     def _table(self, trainer: Trainer, module: PolicyGradient) -> Table:
         phase = "maximum likelihood" if module.warming_up else "reinforcement learning"
         score = "" if self.score_now is None else f", held-out {self.metric.split('/')[-1]} {self.score_now:.3f}"
         table = Table(title=f"epoch {trainer.current_epoch + 1}, {phase}{score}", title_justify="left", expand=True)
-        for column in ("prompt", "reference", "before", "now"):
+        started = not module.warming_up  # until then "before" would repeat "now"
+        for column in ("prompt", "reference", *(["before"] if started else []), "now"):
             table.add_column(column, ratio=1 if column == "prompt" else 3)
         for answer in module.answers[: self.answers]:
             reference = answer.references[0] if answer.references else ""
-            table.add_row(answer.id, reference, self.before.get(answer.id, ""), answer.text)
+            before = [self.before.get(answer.id, "")] if started else []
+            table.add_row(answer.id, reference, *before, answer.text)
         return table
 
     def _print(self, what: str | Table) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lrl_core.module import PolicyGradient
-from lrl_core.reports import Answer, prompt_id
+from lrl_core.reports import prompt_id
 from lrl_core.types import Experience
 
 
 class RolloutLog(Callback):
-    """Writes `rollouts.jsonl` (training episodes) and `predictions.jsonl` (answers of `lrl predict`) to the run's folder.
+    """Writes `rollouts.jsonl` (training episodes) and `predictions.jsonl` (of `lrl predict`) to the run's folder.
 
     Args:
         episodes: How many episodes of a step are written; they are the first of the batch.
@@ -24,6 +24,11 @@ class RolloutLog(Callback):
         if episodes < 1 or every < 1:
             raise ValueError(f"RolloutLog: got episodes {episodes} and every {every}; expected both >= 1.")
         self.episodes, self.every = episodes, every
+        self.folder = Path()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Ask for the run's folder on every rank: the ranks agree on it together."""
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -33,21 +38,25 @@ class RolloutLog(Callback):
         experience, step = pl_module.last_experience, int(pl_module.steps_done)
         if experience is None or experience.rollout is None or (step - 1) % self.every or not trainer.is_global_zero:
             return
-        _append(trainer, "rollouts.jsonl", episode_rows(experience, step, self.episodes))
+        self._append("rollouts.jsonl", episode_rows(experience, step, self.episodes))
 
     def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: list[Answer],
+        outputs: list[dict[str, Any]],
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Append the batch's answers."""
-        rows = [{"id": a.id, "text": a.text, "references": list(a.references)} for a in outputs]
         name = "predictions.jsonl" if trainer.world_size == 1 else f"predictions.rank{trainer.global_rank}.jsonl"
-        _append(trainer, name, rows)
+        self._append(name, outputs)
+
+    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def episode_rows(experience: Experience, step: int, count: int) -> list[dict[str, Any]]:
@@ -78,10 +87,3 @@ def episode_rows(experience: Experience, step: int, count: int) -> list[dict[str
 
 def _number(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
-
-
-def _append(trainer: Trainer, name: str, rows: list[dict[str, Any]]) -> None:
-    folder = Path(trainer.log_dir or trainer.default_root_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lrl_core.interfaces import Decoder, Environment, Policy, State, TaskFacts
+from lrl_core.interfaces import Environment, Policy, State
 from lrl_core.types import Prompts, Rollout
-from lrl_plugins.decoders.limits import check_limits, plain_sampling
+from lrl_plugins.decoders.limits import LimitedDecoder
 from lrl_plugins.decoders.sample import Greedy
 
 Normalisation = Literal["average", "gnmt"]
@@ -19,7 +19,7 @@ def length_penalty(length: int | Tensor, alpha: float, kind: Normalisation) -> f
     return length**alpha if kind == "average" else ((5 + length) / 6) ** alpha
 
 
-class BeamSearch(Decoder):
+class BeamSearch(LimitedDecoder):
     """Keeps the `width` best prefixes; a prefix that ends leaves the beam and competes by its normalised score.
 
     A prompt is done once its best finished score is no worse than the best that any live prefix could still reach
@@ -43,16 +43,10 @@ class BeamSearch(Decoder):
         min_length: int = 0,
         banned: tuple[int, ...] = (),
     ) -> None:
-        super().__init__()
-        check_limits(self, max_length, width, min_length)
+        super().__init__(max_length, min_length, banned, many=width)
         if length_alpha < 0:
-            raise ValueError(f"BeamSearch: length_alpha is {length_alpha}; expected a number >= 0 (0: no normalisation).")
-        self.width, self.max_length, self.length_alpha = width, max_length, length_alpha
-        self.normalisation, self.min_length, self.banned = normalisation, min_length, tuple(banned)
-
-    def bind(self, facts: TaskFacts) -> None:
-        self.pad, self.eos = facts.tokenizer.pad, facts.tokenizer.eos
-        self.sampling = plain_sampling(facts.tokenizer, self.banned, self.min_length)
+            raise ValueError(f"BeamSearch: length_alpha is {length_alpha}; expected >= 0 (0: no normalisation).")
+        self.width, self.length_alpha, self.normalisation = width, length_alpha, normalisation
 
     def greedy(self) -> Greedy:
         return Greedy.bound(self)
@@ -85,15 +79,15 @@ class _Beam:
 
     def __init__(self, search: BeamSearch, prompts: int, logits: Tensor) -> None:
         self.search, self.width, device = search, search.width, logits.device
-        like = {"device": device, "dtype": torch.promote_types(logits.dtype, torch.float32)}
+        dtype = torch.promote_types(logits.dtype, torch.float32)
         shape = (prompts, self.width)
         self.rows = torch.arange(prompts, device=device).repeat_interleave(self.width)
         self.first = torch.arange(prompts, device=device)[:, None] * self.width
-        self.score = torch.full(shape, -torch.inf, **like)
+        self.score = torch.full(shape, -torch.inf, device=device, dtype=dtype)
         self.score[:, 0] = 0  # one empty prefix per prompt, not `width` equal ones
         self.tokens = torch.full((*shape, search.max_length), search.pad, device=device)
-        self.logprobs = torch.zeros(*shape, search.max_length, **like)
-        self.best_score = torch.full((prompts,), -torch.inf, **like)
+        self.logprobs = torch.zeros(*shape, search.max_length, device=device, dtype=dtype)
+        self.best_score = torch.full((prompts,), -torch.inf, device=device, dtype=dtype)
         self.best_tokens, self.best_logprobs = self.tokens[:, 0].clone(), self.logprobs[:, 0].clone()
         self.best_length = torch.zeros(prompts, dtype=torch.long, device=device)
         self.best_terminated = torch.zeros(prompts, dtype=torch.bool, device=device)

@@ -1,21 +1,40 @@
-"""What all decoders share: length limits and the tokens that are never chosen."""
+"""What the decoders of this folder share: length limits and tokens that are never chosen."""
 
-from lrl_core.interfaces import Decoder
+from dataclasses import replace
+
+from lrl_core.interfaces import Decoder, TaskFacts
 from lrl_core.sampling import Sampling
-from lrl_core.tokenizer import Tokenizer
 
 
-def check_limits(decoder: Decoder, max_length: int, many: int, min_length: int) -> None:
-    """Refuse limits that no episode can meet; `many` is the number of samples or the width of a beam."""
-    name = type(decoder).__name__
-    if max_length < 1 or many < 1:
-        raise ValueError(f"{name}: got max_length {max_length} and {many} episodes at a time; expected both >= 1.")
-    if min_length > max_length:
-        raise ValueError(f"{name}: min_length {min_length} is above max_length {max_length}; change one of them.")
+class LimitedDecoder(Decoder):
+    """A decoder with length limits; after `bind` it knows the tokens that end, fill and never occur.
 
+    Args:
+        max_length: An episode is cut after this many tokens, EOS counted.
+        min_length: No EOS before this many tokens, EOS counted.
+        banned: Token ids never chosen, besides those the tokenizer names.
+        many: Episodes or prefixes played per prompt.
+        options: Temperature and truncation of the distribution.
+    """
 
-def plain_sampling(tokenizer: Tokenizer, banned: tuple[int, ...], min_length: int) -> Sampling:
-    """The policy's own distribution without the tokens that are never chosen."""
-    return Sampling(
-        banned=tuple(sorted({*tokenizer.never_drawn, *banned})), min_length=min_length, eos=tokenizer.eos
-    )
+    pad: int
+    eos: int
+    sampling: Sampling
+
+    def __init__(
+        self, max_length: int, min_length: int, banned: tuple[int, ...], many: int, options: Sampling | None = None
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if max_length < 1 or many < 1:
+            raise ValueError(f"{name}: got max_length {max_length} and {many} episodes at a time; expected both >= 1.")
+        if min_length > max_length:
+            raise ValueError(f"{name}: min_length {min_length} is above max_length {max_length}; change one of them.")
+        self.max_length, self.min_length, self.banned = max_length, min_length, tuple(banned)
+        self.options = options or Sampling()
+
+    def bind(self, facts: TaskFacts) -> None:
+        tokenizer = facts.tokenizer
+        self.pad, self.eos = tokenizer.pad, tokenizer.eos
+        banned = tuple(sorted({*tokenizer.never_drawn, *self.banned}))
+        self.sampling = replace(self.options, banned=banned, min_length=self.min_length, eos=self.eos)

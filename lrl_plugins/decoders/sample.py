@@ -1,29 +1,17 @@
 """Drawing from the policy, and taking its most probable token: the loop of `lrl_core.episodes` with a choice rule."""
 
-from dataclasses import replace
-from typing import Protocol
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrl_core.episodes import Choice, play
-from lrl_core.interfaces import Decoder, Environment, Policy, TaskFacts
+from lrl_core.interfaces import Environment, Policy
 from lrl_core.sampling import Sampling
 from lrl_core.types import Prompts, Rollout
-from lrl_plugins.decoders.limits import check_limits, plain_sampling
+from lrl_plugins.decoders.limits import LimitedDecoder
 
 
-class _Limited(Protocol):
-    max_length: int
-    min_length: int
-    banned: tuple[int, ...]
-    pad: int
-    eos: int
-    sampling: Sampling
-
-
-class Sample(Decoder):
+class Sample(LimitedDecoder):
     """Draws every token from the policy's distribution, tempered and truncated as asked.
 
     Log-probabilities are those of the distribution drawn from; the loss recomputes them under the same truncation.
@@ -52,20 +40,21 @@ class Sample(Decoder):
         min_length: int = 0,
         banned: tuple[int, ...] = (),
     ) -> None:
-        super().__init__()
-        check_limits(self, max_length, samples, min_length)
-        self.max_length, self.samples = max_length, samples
-        self.options = Sampling(temperature, top_k, top_p, min_p)  # refuses bad numbers now
-        self.min_length, self.banned = min_length, tuple(banned)
-
-    def bind(self, facts: TaskFacts) -> None:
-        self.pad, self.eos = facts.tokenizer.pad, facts.tokenizer.eos
-        plain = plain_sampling(facts.tokenizer, self.banned, self.min_length)
-        self.sampling = replace(self.options, banned=plain.banned, min_length=plain.min_length, eos=plain.eos)
+        super().__init__(max_length, min_length, banned, samples, Sampling(temperature, top_k, top_p, min_p))
+        self.samples = samples
 
     def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
-        limits = {"pad": self.pad, "eos": self.eos, "sampling": self.sampling, "samples": self.samples}
-        return play(policy, prompts, self.draw, self.max_length, environment=environment, **limits)
+        return play(
+            policy,
+            prompts,
+            self.draw,
+            self.max_length,
+            pad=self.pad,
+            eos=self.eos,
+            sampling=self.sampling,
+            samples=self.samples,
+            environment=environment,
+        )
 
     def draw(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
         """One token per row and its log-probability, truncation included."""
@@ -80,7 +69,7 @@ class Sample(Decoder):
         return Greedy.bound(self)
 
 
-class Greedy(Decoder):
+class Greedy(LimitedDecoder):
     """Takes the most probable token each time; log-probabilities are the policy's own.
 
     Args:
@@ -90,26 +79,27 @@ class Greedy(Decoder):
     """
 
     def __init__(self, max_length: int = 20, min_length: int = 0, banned: tuple[int, ...] = ()) -> None:
-        super().__init__()
-        check_limits(self, max_length, 1, min_length)
-        self.max_length, self.min_length, self.banned = max_length, min_length, tuple(banned)
+        super().__init__(max_length, min_length, banned, many=1)
 
     @classmethod
-    def bound(cls, limits: "_Limited") -> "Greedy":
-        """A greedy decoder with the limits of another decoder that already knows its task."""
+    def bound(cls, limits: LimitedDecoder) -> "Greedy":
+        """A greedy decoder with the limits of another one that already knows its task."""
         rival = cls(limits.max_length, limits.min_length, limits.banned)
         rival.pad, rival.eos = limits.pad, limits.eos
-        s = limits.sampling
-        rival.sampling = Sampling(banned=s.banned, min_length=s.min_length, eos=s.eos)
+        rival.sampling = Sampling(banned=limits.sampling.banned, min_length=limits.min_length, eos=limits.eos)
         return rival
 
-    def bind(self, facts: TaskFacts) -> None:
-        self.pad, self.eos = facts.tokenizer.pad, facts.tokenizer.eos
-        self.sampling = plain_sampling(facts.tokenizer, self.banned, self.min_length)
-
     def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
-        limits = {"pad": self.pad, "eos": self.eos, "sampling": self.sampling}
-        return play(policy, prompts, self.take_best, self.max_length, environment=environment, **limits)
+        return play(
+            policy,
+            prompts,
+            self.take_best,
+            self.max_length,
+            pad=self.pad,
+            eos=self.eos,
+            sampling=self.sampling,
+            environment=environment,
+        )
 
     def take_best(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
         """The most probable token of each row."""

@@ -31,7 +31,9 @@ class CrossEntropy(Objective):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"CrossEntropy: label_smoothing is {label_smoothing}; expected a number in [0, 1).")
         self.label_smoothing, self.aggregation, self.length = label_smoothing, aggregation, length
-        aggregate(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), aggregation, length)  # refuses a missing length
+        aggregate(
+            torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), aggregation, length
+        )  # refuses a missing length
 
     def count(self, experience: Experience) -> Tensor:
         return aggregation_count(_answers(experience).action_mask, self.aggregation)
@@ -54,7 +56,7 @@ class CrossEntropy(Objective):
 def _answers(experience: Experience) -> Rollout:
     if experience.expert is None:
         raise ValueError(
-            "CrossEntropy: the prompts carry no human answers (Prompts.targets is None). Expected a task whose data has "
-            "references; use one, or an objective that learns from rewards alone."
+            "CrossEntropy: the prompts carry no human answers (Prompts.targets is None). Expected a task whose "
+            "data has references; use one, or an objective that learns from rewards alone."
         )
     return experience.expert

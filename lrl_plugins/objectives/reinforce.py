@@ -34,7 +34,9 @@ class Reinforce(Objective):
     ) -> None:
         super().__init__()
         self.aggregation, self.entropy_bonus, self.entropy, self.length = aggregation, entropy_bonus, entropy, length
-        aggregate(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), aggregation, length)  # refuses a missing length
+        aggregate(
+            torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), aggregation, length
+        )  # refuses a missing length
 
     def check(self, sampler: Sampler) -> None:
         if not sampler.decoder.draws:

@@ -24,7 +24,7 @@ class CausalLM(Policy):
         config: Entries of the transformers config. With `path` they override the stored ones (dropout, say); without,
             they describe the model and name its model_type. Vocabulary and special tokens come from the tokenizer.
         padding_side: Where unequal prompts are padded in a batch. The numbers are the same; "left" is needed by models
-            with a sliding window, "right" reads whole episodes a little faster.
+            with a sliding window.
         begin_with_bos: Put the begin token before every prompt. Without it, a prompt may not be empty.
     """
 
@@ -47,7 +47,7 @@ class CausalLM(Policy):
         model = load(AutoModelForCausalLM, self.path, self.config, special_tokens(tokenizer), {})
         model = built(model, len(tokenizer), "CausalLM")
         example = {"input_ids": tiny_input(tokenizer)}
-        self.reader = Reader(model, model.base_model, example, len(tokenizer), self.padding_side, "CausalLM")
+        self.reader = Reader(model, model.get_decoder(), example, len(tokenizer), self.padding_side, "CausalLM")
         self.reader.try_padding(example["input_ids"])
         self.reader.train(self.training)
 

@@ -19,7 +19,9 @@ def output_head(model: PreTrainedModel, vocabulary: int) -> Head:
     biases = (layer._parameters.get("bias"), model._buffers.get("final_logits_bias"))
     known = [bias.reshape(-1)[:vocabulary] for bias in biases if bias is not None]
     weight = layer.weight
-    return Head(weight if len(weight) == vocabulary else weight[:vocabulary], sum(known) if known else None)
+    return Head(
+        weight if len(weight) == vocabulary else weight[:vocabulary], torch.stack(known).sum(0) if known else None
+    )
 
 
 def fit_vocabulary(model: PreTrainedModel, vocabulary: int, who: str) -> None:
@@ -30,15 +32,18 @@ def fit_vocabulary(model: PreTrainedModel, vocabulary: int, who: str) -> None:
             f"{who}: {type(model).__name__} has no output matrix; expected a language model with one. "
             "Choose another model_type or path."
         )
-    known = min(model.get_input_embeddings().weight.shape[0], layer.weight.shape[0])
-    if known < vocabulary:
+    if _known_ids(model) < vocabulary:
         model.resize_token_embeddings(vocabulary)
-    known = min(model.get_input_embeddings().weight.shape[0], model.get_output_embeddings().weight.shape[0])
-    if known < vocabulary:
+    if _known_ids(model) < vocabulary:
         raise ValueError(
-            f"{who}: {type(model).__name__} knows {known} token ids; expected {vocabulary}, the tokenizer's. "
-            "Use the tokenizer that the model was trained with."
+            f"{who}: {type(model).__name__} knows {_known_ids(model)} token ids; expected {vocabulary}, the "
+            "tokenizer's. Use the tokenizer that the model was trained with."
         )
+
+
+def _known_ids(model: PreTrainedModel) -> int:
+    layers: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+    return min(len(layer.weight) for layer in layers)
 
 
 @torch.no_grad()
@@ -65,7 +70,7 @@ def hidden_scale(
     head = output_head(model, vocabulary)
     if _entry(model.config, "final_logit_softcapping") is None and seen and seen[-1].shape[-1] == head.weight.shape[1]:
         for scale in _known_scales(model.config, seen[-1].shape[-1]):
-            if _agree(head.logits(seen[-1] * scale), logits):
+            if _agree(head.logits(seen[-1][0] * scale), logits[0]):
                 return scale
     raise ValueError(
         f"{who}: the logits of {type(model).__name__} are not its hidden states times its output matrix (it caps or "
@@ -74,7 +79,7 @@ def hidden_scale(
     )
 
 
-def _agree(ours: Float[Tensor, "*N V"], theirs: Float[Tensor, "*N V"]) -> bool:
+def _agree(ours: Float[Tensor, "N V"], theirs: Float[Tensor, "N V"]) -> bool:
     return bool((ours - theirs).abs().max() <= 1e-5 * theirs.abs().max())
 
 
@@ -85,4 +90,4 @@ def _known_scales(config: PretrainedConfig, width: int) -> list[float]:
 
 
 def _entry(config: PretrainedConfig, name: str) -> Any:
-    return config.get_text_config(decoder=True).to_dict().get(name)
+    return getattr(config.get_text_config(decoder=True), name, None)

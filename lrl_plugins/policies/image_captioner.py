@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 from lrl_core.interfaces import Policy, State, TaskFacts
 from lrl_core.types import PolicyOutput, Prompts, Rollout
 from lrl_plugins.policies.layout import Prefix, begin_with, spread, trimmed_mask
-from lrl_plugins.policies.loading import begin_token, check_source, end_token, load, special_tokens, tiny_input
+from lrl_plugins.policies.loading import Entries, begin_token, check_source, end_token, load, special_tokens, tiny_input
 from lrl_plugins.policies.reader import Reader, built
 from lrl_plugins.policies.transformers_state import CacheState, Context
 
@@ -27,20 +27,20 @@ class ImageCaptioner(Policy):
         encoder: Vision encoder: folder or hub name, or entries of a transformers config with its model_type (vit, say).
             None: region or grid features are given.
         decoder: Language model that can attend to an encoder: folder or hub name, or entries of a transformers config
-            with its model_type (gpt2, say). Cross-attention is switched on.
+            with its model_type (gpt2, say). Cross-attention is switched on. It must be given.
         padding_side: Where unequal prompt texts are padded in a batch. The numbers are the same.
         freeze_encoder: Keep the encoder's weights and spend no memory on its gradients.
     """
 
     def __init__(
         self,
-        encoder: dict[str, Any] | str | None,
-        decoder: dict[str, Any] | str,
+        encoder: dict[str, Any] | str | None = None,
+        decoder: dict[str, Any] | str | None = None,
         padding_side: Literal["left", "right"] = "left",
         freeze_encoder: bool = False,
     ) -> None:
         super().__init__()
-        self.sources = [(source, None) if isinstance(source, str) else (None, source) for source in (encoder, decoder)]
+        self.sources = [_source(encoder), _source(decoder)]
         if encoder is not None:
             check_source("ImageCaptioner.encoder", *self.sources[0])
         check_source("ImageCaptioner.decoder", *self.sources[1])
@@ -86,7 +86,7 @@ class ImageCaptioner(Policy):
             self.bridge: nn.Module = nn.Sequential(nn.Linear(seen.shape[2], width), nn.LayerNorm(width))
             return
         self.encoder = load(AutoModel, *self.sources[0], {}, {}).eval()
-        if "pooler" in dict(self.encoder.named_children()):
+        if any(name.startswith("pooler.") for name, _ in self.encoder.named_parameters()):
             self.encoder.pooler = None  # its output is not used, and unused weights upset distributed training
         self.encoder.requires_grad_(not self.freeze_encoder)
         with torch.no_grad():
@@ -119,3 +119,8 @@ class ImageCaptioner(Policy):
                 f"{advice}, so that model and data fit."
             )
         return prompts.features[self.sees]
+
+
+def _source(given: Entries | str | None) -> tuple[str | None, Entries | None]:
+    """The path and the config entries that one argument means."""
+    return (given, None) if isinstance(given, str) else (None, given)

@@ -20,7 +20,7 @@ class Reader(nn.Module):
 
     Args:
         model: A language model, in eval mode.
-        part: The part of it whose output is the hidden states: the base model, or the decoder.
+        part: The part of it whose output is the hidden states: its decoder.
         example: Arguments of one tiny call of the model, to verify its output matrix.
         vocabulary: Number of token ids.
         side: Where unequal prefixes are padded.
@@ -28,13 +28,19 @@ class Reader(nn.Module):
     """
 
     def __init__(
-        self, model: PreTrainedModel, part: nn.Module, example: dict[str, Any], vocabulary: int, side: Side, who: str
+        self,
+        model: PreTrainedModel,
+        part: PreTrainedModel,
+        example: dict[str, Any],
+        vocabulary: int,
+        side: Side,
+        who: str,
     ) -> None:
         super().__init__()
         self.model, self.vocabulary, self.side, self.who = model, vocabulary, side, who
         self._part = (part,)  # in a tuple: it is registered already, inside the model
         self.places = "position_ids" in inspect.signature(part.forward).parameters
-        self.limit = model.config.to_dict().get("max_position_embeddings")
+        self.limit = getattr(model.config, "max_position_embeddings", None)
         self.scale = hidden_scale(model, part, example, vocabulary, who)
         cache = DynamicCache(config=part.config)
         self.by_column = any(cache.is_sliding) or any(cache.is_linear)
@@ -57,10 +63,14 @@ class Reader(nn.Module):
             context: Two rows for cross-attention; None without an encoder.
         """
         tokens = example.expand(2, -1)
-        together, _ = self.begin(Prefix(tokens, torch.tensor([2, 3])), context)
+        together = self._after_one(Prefix(tokens, torch.tensor([2, 3])), context)
         short = context.select(torch.tensor([0])) if context else None
-        alone, _ = self.begin(Prefix(tokens[:1, :2], torch.tensor([2])), short)
+        alone = self._after_one(Prefix(tokens[:1, :2], torch.tensor([2])), short)
         self.uneven = bool((together[0] - alone[0]).abs().max() <= 1e-4 * alone.abs().max())
+
+    def _after_one(self, prefix: Prefix, context: Context | None) -> Float[Tensor, "B V"]:
+        _, state = self.begin(prefix, context)
+        return self.step(prefix.tokens[:, 0], state)[0]
 
     def read(self, prefix: Prefix, rollout: Rollout, context: Context | None = None) -> Float[Tensor, "B T D"]:
         """The state before each episode token, in one pass."""
@@ -116,7 +126,7 @@ class Reader(nn.Module):
         line = lay_out(prefix, episode, lengths, self.side)
         if line.uneven and not self.uneven:
             raise ValueError(
-                f"{self.who}: got prompts of {prefix.lengths.unique().tolist()} tokens; expected "
+                f"{self.who}: got prompts of {prefix.lengths.unique().tolist()} tokens (begin token counted); expected "
                 f"equal lengths, because {type(self.model).__name__} numbers tokens by their column and cannot be "
                 f"padded on the {self.side}. Use prompts of one length or another model."
             )

@@ -44,7 +44,7 @@ class CacheState(State):
     """Shape and mask of what cross-attention looks at; None without an encoder."""
 
     def select(self, rows: Int[Tensor, " N"]) -> "CacheState":
-        self.cache.reorder_cache(rows)
+        self.cache.reorder_cache(rows)  # type: ignore[arg-type] # any integer tensor will do
         context = self.context
         if context is not None:
             states = context.states[:1].expand(len(rows), -1, -1)

@@ -23,8 +23,9 @@ class PretrainedTokenizer(Tokenizer):
         try:
             self.inner = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         except (OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"PretrainedTokenizer: got {folder}, which transformers cannot read ({error}), expected a folder with "
+                f"PretrainedTokenizer: got {folder}, which transformers cannot read ({reason}), expected a folder with "
                 "a tokenizer's files (tokenizer.json, tokenizer_config.json). Save one there with save_pretrained."
             ) from error
         inner = self.inner

@@ -32,7 +32,8 @@ def loader(rows=10, batch_size=3, **changes):
 
 
 def pretend_rank(monkeypatch, rank, world):
-    monkeypatch.setattr(lrl_core.loader, "_rank_and_world", lambda: (rank, world))
+    monkeypatch.setattr(lrl_core.loader, "rank", lambda: rank)
+    monkeypatch.setattr(lrl_core.loader, "world_size", lambda: world)
 
 
 def test_epochs_differ_and_are_reproducible():

@@ -12,9 +12,7 @@ def kept(**options):
     return sampling.keep(sampling.scale(PROBABILITIES.log(), START))[0].tolist()
 
 
-@pytest.mark.parametrize(
-    ("top_p", "expected"), [(0.4, 1), (0.79, 2), (0.81, 3), (1.0, 4)]
-)
+@pytest.mark.parametrize(("top_p", "expected"), [(0.4, 1), (0.79, 2), (0.81, 3), (1.0, 4)])
 def test_top_p_keeps_what_has_less_mass_before_it(top_p, expected):
     assert kept(top_p=top_p) == [i < expected for i in range(4)]
 

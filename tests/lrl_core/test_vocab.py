@@ -89,7 +89,9 @@ def test_over_vocabulary_sees_all_actions_in_chunks():
     assert torch.allclose(got, whole)
     assert max(seen[:-1]) == 3
     for x, y in zip(
-        torch.autograd.grad(got.sum(), (hidden, weight)), torch.autograd.grad(whole.sum(), (hidden, weight)), strict=True
+        torch.autograd.grad(got.sum(), (hidden, weight)),
+        torch.autograd.grad(whole.sum(), (hidden, weight)),
+        strict=True,
     ):
         assert torch.allclose(x, y, atol=1e-9)
 
@@ -106,4 +108,6 @@ def test_rollout_and_loss_agree_under_autocast():
     hidden, weight, bias, *_ = (x.detach().float() if x.is_floating_point() else x for x in problem())
     head = Head(weight, bias)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(head.logits(hidden), hidden @ weight.t() + bias) or head.logits(hidden).dtype == torch.float32
+        assert (
+            torch.equal(head.logits(hidden), hidden @ weight.t() + bias) or head.logits(hidden).dtype == torch.float32
+        )

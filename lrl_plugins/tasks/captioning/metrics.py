@@ -97,9 +97,9 @@ class CaptionMetrics(_CaptionCorpus):
 class PublishedCaptionMetrics(_CaptionCorpus):
     """The metrics of published tables, by the code that computes them there (pycocoevalcap).
 
-    BLEU_1 to BLEU_4, ROUGE_L, CIDErD (the class that pycocoevalcap calls Cider, and papers CIDEr), METEOR and SPICE, and
-    CIDEr without clipping by our own function. Tokenisation, METEOR and SPICE need Java, SPICE also the Stanford
-    models; a metric that cannot be computed is left out, with a warning that says why.
+    BLEU_1 to BLEU_4, ROUGE_L, CIDErD (what pycocoevalcap and papers call CIDEr), METEOR and SPICE, and CIDEr without
+    clipping by our own function. Tokenisation, METEOR and SPICE need Java, SPICE also the Stanford models; a metric
+    that cannot be computed is left out, with a warning that says why.
     """
 
     def _scores(self, rows: dict[str, tuple[str, tuple[str, ...]]]) -> dict[str, float]:

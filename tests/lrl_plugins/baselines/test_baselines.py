@@ -77,9 +77,9 @@ def test_running_mean_is_updated_after_use_and_over_all_of_the_past():
     experience = toy_experience()
     rollout, reward = experience.rollout, experience.reward
     baseline = RunningMean()
-    first = baseline.advantage(rollout, reward, None)
+    first = baseline.advantage(rollout, reward, asks_nothing())
     assert first.value[0, 0] == 1.0  # compared with the initial 0, not with itself
-    second = baseline.advantage(rollout, replace(reward, total=reward.total + 1), None)
+    second = baseline.advantage(rollout, replace(reward, total=reward.total + 1), asks_nothing())
     seen = (1.0 + 0.25 + 2.0) / 3
     assert second.value[0, 0].item() == pytest.approx(2.0 - seen)
     assert baseline.mean.item() == pytest.approx((3.25 + 6.25) / 6)
@@ -89,8 +89,13 @@ def test_by_token_rewards_are_credited_to_go():
     rollout = toy_experience().rollout
     by_token = torch.tensor([[1.0, 2, 3, 4], [1, 1, 0, 0], [0, 0, 5, 0], [1, 0, 0, 1]], dtype=torch.float64)
     reward = RewardSignal(by_token.sum(1), by_token=by_token)
-    value = Constant().advantage(rollout, reward, None).value
+    value = Constant().advantage(rollout, reward, asks_nothing()).value
     assert value.tolist() == [[10, 0, 7, 4], [2, 1, 0, 0], [5, 5, 5, 0], [2, 1, 1, 1]]
+
+
+def asks_nothing():
+    policy, reward = tree_world()
+    return ToySampler(policy, Sample(), reward)
 
 
 def test_leave_one_out_refuses_one_sample_per_prompt():

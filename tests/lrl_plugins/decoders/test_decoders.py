@@ -7,7 +7,15 @@ from scipy.stats import chisquare
 
 from lrl_core.interfaces import bind_all
 from lrl_core.testing.parts import EOS, bigram_world, check_decoder
-from lrl_core.testing.toy import TREE_TABLE, TablePolicy, ToyTokenizer, every_episode, toy_facts, toy_prompts, tree_world
+from lrl_core.testing.toy import (
+    TREE_TABLE,
+    TablePolicy,
+    ToyTokenizer,
+    every_episode,
+    toy_facts,
+    toy_prompts,
+    tree_world,
+)
 from lrl_plugins.decoders.beam_search import BeamSearch, length_penalty
 from lrl_plugins.decoders.sample import Greedy, Sample
 
@@ -58,7 +66,9 @@ def test_sampling_frequencies_match_enumeration():
 def test_truncated_frequencies_match_the_renormalised_distribution():
     policy = TablePolicy([[0.5, 0.3, 0.15, 0.05]], eos=None)
     policy.table.data.log_()
-    counts = frequencies(bound(Sample(max_length=1, samples=50_000, top_p=0.81), eos=-1), policy, [(0,), (1,), (2,), (3,)])
+    counts = frequencies(
+        bound(Sample(max_length=1, samples=50_000, top_p=0.81), eos=-1), policy, [(0,), (1,), (2,), (3,)]
+    )
     assert counts[3] == 0
     assert chisquare(counts[:3], np.array([0.5, 0.3, 0.15]) / 0.95 * 50_000).pvalue > 1e-3
 
@@ -80,7 +90,9 @@ def test_a_beam_that_holds_every_prefix_finds_the_enumerated_mode(seed, alpha, n
     best = int(score.argmax())
     decoder = bound(BeamSearch(width=16, max_length=3, length_alpha=alpha, normalisation=normalisation))
     rollout = decoder.decode(policy, toy_prompts())
-    assert rollout.tokens[0, : rollout.lengths[0]].tolist() == everything.tokens[best, : everything.lengths[best]].tolist()
+    assert (
+        rollout.tokens[0, : rollout.lengths[0]].tolist() == everything.tokens[best, : everything.lengths[best]].tolist()
+    )
     assert rollout.logprobs.sum().item() == pytest.approx(probability[best].log().item())
 
 
@@ -88,7 +100,8 @@ def test_beam_as_wide_as_the_vocabulary_finds_the_mode_of_the_tree():
     policy = TablePolicy(TREE_TABLE)
     table = torch.tensor(TREE_TABLE).double()
     scores = {
-        (a, b): (table[0].log_softmax(0)[a] + table[1 + a].log_softmax(0)[b]).item() for a, b in product(range(3), repeat=2)
+        (a, b): (table[0].log_softmax(0)[a] + table[1 + a].log_softmax(0)[b]).item()
+        for a, b in product(range(3), repeat=2)
     }
     rollout = bound(BeamSearch(width=3, max_length=2), 3, -1).decode(policy, toy_prompts())
     assert tuple(rollout.tokens[0].tolist()) == max(scores, key=scores.get)

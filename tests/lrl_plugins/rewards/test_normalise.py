@@ -1,5 +1,8 @@
+import multiprocessing
+
 import pytest
 import torch
+import torch.distributed
 
 from lrl_plugins.rewards.normalise import BatchStandardise, Standardise
 
@@ -80,3 +83,26 @@ def test_state_dict_restores_the_running_values():
 def test_impossible_arguments_are_refused(make):
     with pytest.raises(ValueError, match="expected a number"):
         make()
+
+
+def one_rank(rank, meeting_point, answers):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=2)
+    half = torch.tensor([[1.0, 3.0, NAN], [5.0, 7.0, 9.0]][rank])
+    maps = [make()(half) for make in (Standardise, BatchStandardise)]
+    answers.put([tuple(value.item() for value in affine) for affine in maps])
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_standardise_as_one(tmp_path):
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    ranks = [context.Process(target=one_rank, args=(rank, tmp_path / "meet", answers)) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(timeout=60)
+        assert rank.exitcode == 0
+    # All five: mean 5, population variance 8.
+    for maps in (answers.get(), answers.get()):
+        assert maps == [pytest.approx((8**-0.5, -5 * 8**-0.5))] * 2

@@ -41,12 +41,12 @@ def test_text_goes_there_and_back_without_special_tokens(tmp_path):
 
 
 def test_a_tokenizer_without_an_end_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="PretrainedTokenizer: got .*neither an end token.*Set eos_token"):
+    with pytest.raises(ValueError, match=r"PretrainedTokenizer: got .*neither an end token.*Set eos_token"):
         PretrainedTokenizer(save(tmp_path))
 
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="PretrainedTokenizer: got .*expected a folder.*save_pretrained"):
+    with pytest.raises(ValueError, match=r"PretrainedTokenizer: got .*expected a folder.*save_pretrained"):
         make_tokenizer(str(tmp_path), [])
 
 

@@ -68,18 +68,10 @@ def test_a_training_batch():
 
 def test_groups_are_unique_over_the_splits():
     task = drawn()
-    groups = {
-        split: {group for batch in loader for group in batch.group.tolist()}
-        for split, loader in [
-            ("train", task._loader("train", shuffle=False)),
-            ("val", task.val_dataloader()),
-            ("test", task.test_dataloader()),
-        ]
-        if split != "train"
-    }
-    training = {row.group for index in range(8) for row in task._rows["train"][index, 0]}
-    assert training == set(range(8))
-    assert groups == {"val": {8, 9, 10}, "test": {11, 12, 13}}
+    loaders = {"val": task.val_dataloader(), "test": task.test_dataloader()}
+    groups = {split: {g for batch in loader for g in batch.group.tolist()} for split, loader in loaders.items()}
+    groups["train"] = {row.group for index in range(8) for row in task._rows["train"][index, 0]}
+    assert groups == {"train": set(range(8)), "val": {8, 9, 10}, "test": {11, 12, 13}}
 
 
 def test_facts_tell_training_captions_and_two_rows():
@@ -209,6 +201,11 @@ def test_small_numbers_and_absent_splits_are_refused():
     assert len(list(drawn(test=0).predict_dataloader())) == 1
 
 
+def test_validation_and_test_have_metrics_of_their_own():
+    names = {stage: type(drawn().metrics(stage)).__name__ for stage in ("validate", "test")}
+    assert names == {"validate": "CaptionMetrics", "test": "PublishedCaptionMetrics"}
+
+
 def test_recipes_name_sources_by_class():
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--data", type=Task)
@@ -221,8 +218,8 @@ def test_recipes_name_sources_by_class():
     """
     task = parser.instantiate(parser.parse_string(text)).data
     assert len(task.train_dataloader()) == 2
-    bare = parser.instantiate(parser.parse_args(["--data=Captioning", "--data.source=KarpathySplit",
-                                                 "--data.source.annotations=a.json", "--data.features.path=x.npz"]))  # fmt: skip
+    options = ["--data=Captioning", "--data.source=KarpathySplit", "--data.source.annotations=a.json"]
+    bare = parser.instantiate(parser.parse_args([*options, "--data.features.path=x.npz"]))
     assert isinstance(bare.data.source, KarpathySplit)
     assert isinstance(bare.data.features, FeatureFile)
 

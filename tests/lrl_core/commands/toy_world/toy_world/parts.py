@@ -1,12 +1,13 @@
 """The smallest task, policy and reward that a recipe can name."""
 
 import torch
-from lrl_core.interfaces import Reward, Task, TaskFacts
-from lrl_core.testing.toy import TablePolicy, ToyTokenizer
-from lrl_core.types import Prompts, RewardSignal, Rollout
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
+
+from lrl_core.interfaces import Reward, Task, TaskFacts
+from lrl_core.testing.toy import TablePolicy, ToyTokenizer
+from lrl_core.types import Prompts, RewardSignal, Rollout
 
 
 class Source:
@@ -22,7 +23,7 @@ class Source:
         self.rows = rows
 
 
-class ToyTask(Task):
+class LetterTask(Task):
     """Empty prompts, letters as words.
 
     Args:
@@ -36,7 +37,7 @@ class ToyTask(Task):
 
     def facts(self) -> TaskFacts:
         if self.fail:
-            raise ValueError("ToyTask: fail is true; expected false. Leave it out.")
+            raise ValueError("LetterTask: fail is true; expected false. Leave it out.")
         return TaskFacts(ToyTokenizer(3, eos=2), (), prompts([0]))
 
     def metrics(self, stage: str) -> Metric:
@@ -77,7 +78,7 @@ class MeanLength(Metric):
         return {"length": self.letters / self.count}
 
 
-class ToyPolicy(TablePolicy):
+class LetterPolicy(TablePolicy):
     """A table of logits for letters a, b and the end.
 
     Args:
