@@ -33,7 +33,7 @@ class Recipe:
 
 def folder() -> Path | None:
     """Where the shipped recipes are installed; None where they are not."""
-    spec = importlib.util.find_spec("recipes")
+    spec = importlib.util.find_spec("lrl_recipes")
     places = list(spec.submodule_search_locations or ()) if spec else []
     return Path(places[0]) if places else None
 
@@ -142,14 +142,13 @@ def _copy(name: str, destination: str = ".") -> int:
 
 def _show(recipes: list[Recipe]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.padding import Padding
     from rich.text import Text
 
-    table = Table(title="Start one: lrl fit --config <recipe>", show_lines=True)
-    table.add_column("recipe", no_wrap=True)
-    for heading in ("what it does", "result", "time"):
-        table.add_column(heading)
+    terminal = Console()
+    if not recipes:
+        terminal.print("No recipes are installed.")
     for recipe in recipes:
-        what = Text(recipe.summary).append(f"\n{recipe.paper}" if recipe.paper else "", "dim")
-        table.add_row(Text(recipe.name), what, Text(recipe.result), Text(recipe.time))
-    Console().print(table if recipes else "No recipes are installed.")
+        facts = "\n".join(f"{field}: {getattr(recipe, field)}" for field in _FIELDS if getattr(recipe, field))
+        terminal.print(Text(recipe.name, "bold"))
+        terminal.print(Padding(Text(recipe.summary).append(f"\n{facts}", "dim"), (0, 0, 1, 4)))

@@ -1,0 +1,144 @@
+"""Every shipped recipe is parsed and trained for two batches, with its own parts; only its data is replaced."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lrl_core.commands import recipes, train
+
+RECIPES = recipes.shipped()
+CAPTIONS = ["a red circle above a box", "a box below a red circle", "the circle is red"]
+TWO_BATCHES = [
+    "--trainer.limit_train_batches=2",
+    "--trainer.limit_val_batches=1",
+    "--trainer.max_epochs=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.log_every_n_steps=1",
+    "--data.init_args.batch_size=2",
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The files that the recipes' data sections ask for, tiny."""
+    folder = tmp_path_factory.mktemp("data")
+    splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    images = [
+        {"filename": f"{i}.jpg", "cocoid": i, "split": split, "sentences": [{"raw": c} for c in CAPTIONS]}
+        for i, split in enumerate(splits)
+    ]
+    (folder / "karpathy.json").write_text(json.dumps({"images": images}))
+    generator = np.random.default_rng(0)
+    regions = {str(i): generator.normal(size=(3 + i % 2, 2048)).astype("float32") for i in range(len(splits))}
+    np.savez(folder / "regions.npz", **regions)
+    rows = [{"i": i, "captions": CAPTIONS, "split": split} for i, split in enumerate(splits)]
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    np.savez(folder / "images.npz", images=generator.integers(0, 256, (len(splits), 48, 48, 3), dtype=np.uint8))
+    return folder
+
+
+def data_options(recipe: Path, data: Path) -> list[str]:
+    source = yaml.safe_load(recipe.read_text())["data"]["init_args"].get("source", {"class_path": "DrawnScenes"})
+    prefix = "--data.init_args.source.init_args"
+    return {
+        "DrawnScenes": [f"{prefix}.train=8", f"{prefix}.val=2", f"{prefix}.test=2"],
+        "KarpathySplit": [
+            f"{prefix}.annotations={data / 'karpathy.json'}",
+            f"--data.init_args.features.path={data / 'regions.npz'}",
+            "--data.init_args.min_count=1",
+        ],
+        "JsonLines": [f"{prefix}.path={data / 'captions.jsonl'}", f"{prefix}.images={data / 'images.npz'}"],
+    }[source["class_path"]]
+
+
+def fit(name, data, folder, *options):
+    torch.set_num_threads(2)
+    arguments = ["fit", "--config", name, *data_options(RECIPES[name], data), *TWO_BATCHES, f"--run_dir={folder}"]
+    assert train.main([*arguments, *options]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_runs_for_two_batches(name, data, tmp_path):
+    folder = fit(name, data, tmp_path / "run")
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["train/loss"] for row in rows if row["train/loss"]] != []
+    assert any(row["val/CIDErD"] for row in rows)
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert saved["model"]["policy"]["class_path"].endswith("ImageCaptioner")
+    assert list((folder / "checkpoints").glob("*.ckpt"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_head_says_what_it_does_what_it_reaches_and_how_long_it_takes(name):
+    recipe = recipes.read(name, RECIPES[name])
+    assert recipe.summary
+    assert all((recipe.paper, recipe.result, recipe.time))
+    assert f"--config {name}" in recipe.command
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_names_strategy_and_devices_for_several_gpus(name):
+    trainer = yaml.safe_load(RECIPES[name].read_text())["trainer"]
+    assert {"accelerator", "devices", "strategy"} <= set(trainer)
+    assert "--trainer.strategy ddp_find_unused_parameters_true" in RECIPES[name].read_text()
+
+
+def test_rollouts_are_written_with_reward_by_component_and_advantage(data, tmp_path):
+    folder = fit("captioning/quickstart", data, tmp_path / "run", "--model.warm_up.epochs=0")
+    rows = [json.loads(line) for line in (folder / "rollouts.jsonl").read_text().splitlines()]
+    assert len(rows) == 4
+    row = rows[0]
+    assert row["prompt"].startswith("train-")
+    assert row["reward"]["total"] == row["reward"]["CIDErD"]
+    assert len(row["advantage"]) == len(row["tokens"]) == len(row["action_mask"])
+    assert isinstance(row["text"], str)
+
+
+def policy_weights(folder, name="last.ckpt"):
+    saved = torch.load(folder / "checkpoints" / name, weights_only=True)["state_dict"]
+    return {key: value for key, value in saved.items() if isinstance(value, torch.Tensor)}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(first[key].equal(second[key]) for key in first)
+
+
+QUICK = ["--model.warm_up.epochs=1", "--trainer.limit_train_batches=3"]
+
+
+def test_quickstart_twice_is_one_run_and_resuming_changes_nothing(data, tmp_path):
+    """Maximum likelihood, then self-critical: two epochs; the third run stops after one and goes on."""
+    name = "captioning/quickstart"
+    both = [*QUICK, "--trainer.max_epochs=2"]
+    whole = policy_weights(fit(name, data, tmp_path / "whole", *both))
+    assert same(whole, policy_weights(fit(name, data, tmp_path / "again", *both)))
+    half = fit(name, data, tmp_path / "half", *QUICK, "--trainer.max_epochs=1")
+    assert not same(whole, policy_weights(half))
+    resumed = fit(name, data, tmp_path / "resumed", *both, f"--ckpt_path={half / 'checkpoints' / 'last.ckpt'}")
+    assert same(whole, policy_weights(resumed))
+
+
+def test_another_seed_is_another_run(data, tmp_path):
+    name = "captioning/quickstart"
+    first = policy_weights(fit(name, data, tmp_path / "one", *QUICK))
+    second = policy_weights(fit(name, data, tmp_path / "two", *QUICK, "--seed_everything=2"))
+    assert not same(first, second)
+
+
+def test_test_and_predict_read_a_checkpoint(data, tmp_path):
+    name = "captioning/quickstart"
+    options = data_options(RECIPES[name], data)
+    checkpoint = fit(name, data, tmp_path / "run") / "checkpoints" / "last.ckpt"
+    common = [*options, f"--ckpt_path={checkpoint}", "--trainer.accelerator=cpu"]
+    assert train.main(["predict", "--config", name, *common, f"--run_dir={tmp_path / 'predict'}"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "predict" / "predictions.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == ["test-0", "test-1"]
+    assert train.main(["test", "--config", name, *common, f"--run_dir={tmp_path / 'test'}"]) == 0
+    assert "test/CIDErD" in (tmp_path / "test" / "metrics.csv").read_text()
