@@ -64,6 +64,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
+    # Before torch is imported: threads that spin while they wait are many times slower on a machine that is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from lrl_core.commands import train
 
     return train.main(arguments)

@@ -51,7 +51,9 @@ def _unknown(mention: Mention, loaded: list[Plugin]) -> str:
         assert mention.kind is not None
         found = " and a ".join(KINDS[kind] for kind, plugins in catalogue().items() if mention.name in plugins)
         known = ", ".join(names(mention.kind)) or "none"
-        return f"{mention.name!r} is a {found}; expected a {KINDS[mention.kind]}. Installed {mention.kind}: {known}."
+        return (
+            f"{mention.name!r} is {_a(found)}; expected {_a(KINDS[mention.kind])}. Installed {mention.kind}: {known}."
+        )
     helpers = [name for plugin in loaded for name in _classes(plugin.module)]
     familiar = [name for module in _FAMILIAR for name in _classes(module)]
     if mention.kind is not None:
@@ -68,3 +70,7 @@ def _unknown(mention: Mention, loaded: list[Plugin]) -> str:
 def _classes(module: str) -> list[str]:
     found = sys.modules.get(module)
     return [name for name, value in vars(found).items() if isinstance(value, type)] if found else []
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

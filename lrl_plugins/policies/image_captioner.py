@@ -109,7 +109,7 @@ class ImageCaptioner(Policy):
 
     def _states(self, pixels: Float[Tensor, "G C H W"]) -> Float[Tensor, "G N D"]:
         states = self.encoder(pixel_values=pixels).last_hidden_state
-        return states if states.ndim == 3 else states.flatten(2).transpose(1, 2)  # a convolutional map
+        return states if states.ndim == 3 else states.flatten(2).transpose(1, 2).contiguous()  # a convolutional map
 
     def _look(self, prompts: Prompts) -> Tensor:
         if self.sees not in prompts.features:

@@ -10,8 +10,6 @@ from torch.utils.data import Dataset
 import lrl_core.loader
 from lrl_core.loader import ResumableLoader
 
-torch.set_num_threads(1)
-
 
 class Keys(Dataset):
     """Hands out its own keys."""

@@ -50,7 +50,6 @@ def build(task, **options):
 
 
 def fit(tmp_path, steps=3, task=None, epochs=1, callbacks=(), ckpt=None, module=None, **options):
-    torch.set_num_threads(1)
     task = task or ToyTask()
     module = module or build(task, **options)
     torch.manual_seed(7)

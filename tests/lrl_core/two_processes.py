@@ -20,7 +20,6 @@ from lrl_plugins.replays.fresh import Fresh
 
 
 def main(folder: str, ranks: int, method: str) -> None:
-    torch.set_num_threads(1)
     torch.manual_seed(1)
     task = ToyTask(prompts=12, batch_size=6 // ranks)
     learn = {

@@ -57,7 +57,6 @@ def data_options(recipe: Path, data: Path) -> list[str]:
 
 
 def fit(name, data, folder, *options):
-    torch.set_num_threads(2)
     arguments = ["fit", "--config", name, *data_options(RECIPES[name], data), *TWO_BATCHES, f"--run_dir={folder}"]
     assert train.main([*arguments, *options]) == 0
     return folder

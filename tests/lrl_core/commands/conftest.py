@@ -4,13 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from lrl_core import registry
 from lrl_core.commands import recipes
 
-torch.set_num_threads(1)
 TOY_WORLD = Path(__file__).parent / "toy_world"
 RECIPE = {
     "model": {

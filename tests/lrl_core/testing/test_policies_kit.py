@@ -20,7 +20,6 @@ from lrl_core.testing.policies import (
 from lrl_core.types import PolicyOutput
 from lrl_core.vocab import Head
 
-torch.set_num_threads(1)
 TOKENIZER = example_tokenizer(9)
 PROMPTS = example_prompts(TOKENIZER)
 FACTS = example_facts(TOKENIZER, PROMPTS)

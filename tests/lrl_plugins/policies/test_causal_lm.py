@@ -14,7 +14,6 @@ from lrl_core.testing.policies import (
 )
 from lrl_plugins.policies.causal_lm import CausalLM
 
-torch.set_num_threads(1)
 TOKENIZER = example_tokenizer()
 PROMPTS = example_prompts(TOKENIZER)
 FACTS = example_facts(TOKENIZER, PROMPTS)

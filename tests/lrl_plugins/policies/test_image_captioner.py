@@ -13,7 +13,6 @@ from lrl_core.testing.policies import (
 )
 from lrl_plugins.policies.image_captioner import ImageCaptioner
 
-torch.set_num_threads(1)
 TOKENIZER = example_tokenizer()
 GPT2 = {"model_type": "gpt2", "n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 32, "initializer_range": 0.3}
 BART = {"model_type": "bart", "d_model": 16, "encoder_layers": 1, "decoder_layers": 2, "decoder_attention_heads": 2}

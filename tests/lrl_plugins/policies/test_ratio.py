@@ -74,7 +74,6 @@ def world(kind):
 @pytest.mark.parametrize("decoder_name", DECODERS)
 @pytest.mark.parametrize("policy_name", POLICIES)
 def test_ratio_is_one(policy_name, decoder_name):
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     kind, make = POLICIES[policy_name]
     facts, prompts = world(kind)

@@ -11,7 +11,6 @@ from lrl_core.testing.policies import (
 )
 from lrl_plugins.policies.recurrent import Recurrent
 
-torch.set_num_threads(1)
 TOKENIZER = example_tokenizer()
 
 

@@ -13,7 +13,6 @@ from lrl_core.testing.policies import (
 )
 from lrl_plugins.policies.seq2seq_lm import Seq2SeqLM
 
-torch.set_num_threads(1)
 TOKENIZER = example_tokenizer()
 PROMPTS = example_prompts(TOKENIZER)
 FACTS = example_facts(TOKENIZER, PROMPTS)

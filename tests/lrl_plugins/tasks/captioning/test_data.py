@@ -14,7 +14,6 @@ from lrl_core.tokenizer import WordTokenizer
 from lrl_plugins.tasks.captioning.data import Captioning, DrawnScenes, FeatureFile, JsonLines, KarpathySplit
 from lrl_plugins.tasks.captioning.sources import CaptionedImage, Source
 
-torch.set_num_threads(1)
 SHARED = Path(__file__).resolve().parents[4] / ".." / "shared" / "data"
 
 
