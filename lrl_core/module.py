@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -29,40 +29,12 @@ from lrl_core.interfaces import (
     bind_all,
     components,
 )
+from lrl_core.phases import Phase, SchedulerFactory, WarmUp
 from lrl_core.ranks import sum_over_ranks, world_size
 from lrl_core.reports import Answer, experience_metrics
 from lrl_core.scoring import judge
 from lrl_core.seeds import seed_step
 from lrl_core.types import Experience, Loss, PolicyOutput, Prompts, RewardSignal, Rollout
-
-SchedulerFactory = Callable[[Optimizer], LRScheduler]
-"""Makes a learning-rate schedule, stepped once per training step."""
-
-
-@dataclass
-class WarmUp:
-    """Maximum likelihood before reinforcement learning, inside one run.
-
-    Args:
-        epochs: How many epochs it takes; reinforcement learning starts with the next one.
-        objective: What is minimised meanwhile, normally CrossEntropy.
-        replay: What is learnt from meanwhile, normally Expert, which samples nothing.
-        optimizer: Optimiser of this phase; None goes on with the main one.
-        scheduler: Learning-rate schedule of this phase's optimiser; None keeps the rate.
-    """
-
-    epochs: int
-    objective: Objective
-    replay: Replay
-    optimizer: OptimizerFactory | None = None
-    scheduler: SchedulerFactory | None = None
-
-
-@dataclass(frozen=True)
-class _Phase:
-    objective: Objective
-    replay: Replay
-    optimizer: int  # index among the policy's optimisers
 
 
 class PolicyGradient(LightningModule, Sampler):
@@ -226,13 +198,13 @@ class PolicyGradient(LightningModule, Sampler):
         return self.current_epoch < self.warm_up_epochs
 
     @property
-    def phase(self) -> _Phase:
+    def phase(self) -> Phase:
         """What this epoch learns, from what, and with which optimiser."""
         which = 1 if self.warming_up else 0
         objective, replay = self.objectives[which], self.replays[which]
         assert isinstance(objective, Objective)
         assert isinstance(replay, Replay)
-        return _Phase(objective, replay, min(which, len(self.factories) - 1))
+        return Phase(objective, replay, min(which, len(self.factories) - 1))
 
     def training_step(self, prompts: Prompts, batch_idx: int) -> None:
         """Ask the replay for experience and learn from it: policy first, then every learner."""

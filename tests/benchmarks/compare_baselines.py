@@ -60,7 +60,9 @@ def start(arguments: argparse.Namespace, data: list[str]) -> tuple[Path, float]:
     return run / "checkpoints" / "last.ckpt", measure(run, recipe, data)
 
 
-def reinforce(arguments: argparse.Namespace, data: list[str], first: Path, baseline: str, seed: int) -> dict[str, float]:
+def reinforce(
+    arguments: argparse.Namespace, data: list[str], first: Path, baseline: str, seed: int
+) -> dict[str, float]:
     """One run of self-critical training with another baseline; what it reached and how its gradient varied."""
     run, recipe = arguments.out / f"{baseline}-{seed}", "captioning/self_critical_small"
     if not (run / "checkpoints" / "last.ckpt").exists():

@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lrl_core.interfaces import Baseline, Learner, Reward
-from lrl_core.module import PolicyGradient, WarmUp
+from lrl_core.module import PolicyGradient
+from lrl_core.phases import WarmUp
 from lrl_core.testing.toy import TableReward
 from lrl_core.testing.toy_task import ToyTask
 from lrl_core.types import Advantage, Loss, RewardSignal
@@ -227,7 +228,7 @@ def test_recipes_that_cannot_work_are_refused_when_they_are_read(options, messag
         build(ToyTask(), **options)
 
 
-def test_a_baseline_of_the_wrong_shape_is_named(tmp_path):
+def test_a_baseline_of_the_wrong_shape_is_named(tmp_path, shapes_unchecked):
     with pytest.raises(ValueError, match=r"Baseline Wrong: got advantages of shape \(12,\)"):
         fit(tmp_path, baseline=Wrong())
 

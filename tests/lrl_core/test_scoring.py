@@ -66,18 +66,18 @@ def test_only_a_signal_is_a_signal(answer):
 
 
 @pytest.mark.parametrize("total", [torch.tensor(1.0), torch.ones(1), torch.ones(ROWS, 1), torch.ones(ROWS - 1)])
-def test_nothing_is_broadcast(total):
+def test_nothing_is_broadcast(total, shapes_unchecked):
     message = refused(RewardSignal(total))
     assert f"total of shape {list(total.shape)}" in message
     assert f"[{ROWS}]" in message
 
 
 @pytest.mark.parametrize("dtype", [torch.long, torch.bool, torch.int32])
-def test_types_that_cannot_say_nan_are_refused(dtype):
+def test_types_that_cannot_say_nan_are_refused(dtype, shapes_unchecked):
     assert str(dtype) in refused(RewardSignal(torch.ones(ROWS).to(dtype)))
 
 
-def test_numbers_that_are_no_tensor_are_refused():
+def test_numbers_that_are_no_tensor_are_refused(shapes_unchecked):
     assert "total of type list" in refused(RewardSignal([1.0] * ROWS))
 
 
@@ -137,7 +137,7 @@ def test_by_prefix_must_be_finite_within_the_episode():
     assert f"by_prefix that is not finite in rows {row}" in refused(RewardSignal(TOTAL, by_prefix=by_prefix))
 
 
-def test_parts_keep_the_contract_too():
+def test_parts_keep_the_contract_too(shapes_unchecked):
     assert "parts['inner'] of shape [1]" in refused(RewardSignal(TOTAL, parts={"inner": torch.ones(1)}))
     assert "parts of type list" in refused(RewardSignal(TOTAL, parts=[TOTAL]))
 

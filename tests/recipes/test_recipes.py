@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,17 @@ def test_rollouts_are_written_with_reward_by_component_and_advantage(data, tmp_p
     assert row["reward"]["total"] == row["reward"]["CIDErD"]
     assert len(row["advantage"]) == len(row["tokens"]) == len(row["action_mask"])
     assert isinstance(row["text"], str)
+
+
+def test_the_readmes_recipe_runs(data, tmp_path):
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    recipe = tmp_path / "readme.yaml"
+    recipe.write_text(re.search(r"```yaml\n(.*?)```", text, re.DOTALL).group(1))
+    small = [f"--data.source.{split}=4" for split in ("train", "val", "test")]
+    once = ["--trainer.limit_train_batches=1", "--trainer.max_epochs=1", "--model.warm_up.epochs=0"]
+    options = ["--data.source=DrawnScenes", *small, "--data.batch_size=2", *once, "--trainer.accelerator=cpu"]
+    assert train.main(["fit", "--config", str(recipe), *options, f"--run_dir={tmp_path / 'run'}"]) == 0
+    assert (tmp_path / "run" / "metrics.csv").exists()
 
 
 def policy_weights(folder, name="last.ckpt"):

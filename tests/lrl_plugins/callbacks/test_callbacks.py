@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
-from lrl_core.module import PolicyGradient, WarmUp
+from lrl_core.module import PolicyGradient
+from lrl_core.phases import WarmUp
 from lrl_core.testing.parts import toy_experience
 from lrl_core.testing.toy import TableReward
 from lrl_core.testing.toy_task import ToyTask

@@ -54,7 +54,7 @@ def test_features_are_a_mean_over_real_regions():
         torch.testing.assert_close(pooled[row], prompts.features["regions"][row, :length].mean(0))
 
 
-def test_refusals_name_the_cause():
+def test_refusals_name_the_cause(shapes_unchecked):
     with pytest.raises(ValueError, match="tie: false"):
         Recurrent(embedding=8, hidden=12, tie=True)
     with pytest.raises(ValueError, match="'lstm' or 'gru'"):

@@ -1,0 +1,43 @@
+"""What is learnt when: maximum likelihood first, reinforcement after, or one of them throughout."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lrl_core.interfaces import Objective, OptimizerFactory, Replay
+
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+"""Makes a learning-rate schedule, stepped once per training step."""
+
+
+@dataclass
+class WarmUp:
+    """Maximum likelihood before reinforcement learning, inside one run.
+
+    Args:
+        epochs: How many epochs it takes; reinforcement learning starts with the next one.
+        objective: What is minimised meanwhile, normally CrossEntropy.
+        replay: What is learnt from meanwhile, normally Expert, which samples nothing.
+        optimizer: Optimiser of this phase; None goes on with the main one.
+        scheduler: Learning-rate schedule of this phase's optimiser; None keeps the rate.
+    """
+
+    epochs: int
+    objective: Objective
+    replay: Replay
+    optimizer: OptimizerFactory | None = None
+    scheduler: SchedulerFactory | None = None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What an epoch learns, and from what."""
+
+    objective: Objective
+    """What is minimised."""
+    replay: Replay
+    """What is learnt from."""
+    optimizer: int
+    """Index among the policy's optimisers."""
