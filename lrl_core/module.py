@@ -193,14 +193,9 @@ class PolicyGradient(LightningModule, Sampler):
     # The step
 
     @property
-    def warming_up(self) -> bool:
-        """Whether maximum likelihood still runs."""
-        return self.current_epoch < self.warm_up_epochs
-
-    @property
     def phase(self) -> Phase:
         """What this epoch learns, from what, and with which optimiser."""
-        which = 1 if self.warming_up else 0
+        which = 1 if self.current_epoch < self.warm_up_epochs else 0
         objective, replay = self.objectives[which], self.replays[which]
         assert isinstance(objective, Objective)
         assert isinstance(replay, Replay)

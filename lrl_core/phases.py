@@ -41,3 +41,8 @@ class Phase:
     """What is learnt from."""
     optimizer: int
     """Index among the policy's optimisers."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return "reinforcement learning" if self.replay.samples else "maximum likelihood"

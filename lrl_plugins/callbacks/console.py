@@ -12,8 +12,8 @@ from lrl_core.module import PolicyGradient
 class Console(Callback):
     """Prints the step's sizes at the start, a table of answers at each validation, and the held-out gain at the end.
 
-    "Before" is the last validation under maximum likelihood; without a warm-up it is the first one seen, the sanity
-    check included when it is whole (`trainer.num_sanity_val_steps: -1`).
+    "Before" is the last validation under maximum likelihood; in a run that begins with reinforcement it is the first one
+    seen, the sanity check included when it is whole (`trainer.num_sanity_val_steps: -1`).
 
     Args:
         answers: Rows of the table; 0 for none.
@@ -48,7 +48,7 @@ class Console(Callback):
             return
         score = trainer.callback_metrics.get(self.metric)
         self.score_now = None if score is None else float(score)
-        if pl_module.warming_up or self.score_before is None:
+        if not pl_module.phase.replay.samples or self.score_before is None:
             self.score_before = self.score_now
             self.before = {a.id: a.text for a in pl_module.answers[: self.answers]}
         if self.answers and not trainer.sanity_checking:
@@ -58,21 +58,27 @@ class Console(Callback):
         """Say what reinforcement learning gained on held-out prompts."""
         assert isinstance(pl_module, PolicyGradient)
         folder = trainer.log_dir  # read on every rank: the ranks agree on it together
-        if trainer.is_global_zero and self.score_before is not None and self.score_now is not None:
-            start = "maximum likelihood" if pl_module.warm_up_epochs else "the start"
-            gain = self.score_now - self.score_before
-            self._print(
-                f"held-out {self.metric.split('/')[-1]}: [bold]{self.score_before:.3f}[/bold] after {start}, "
-                f"[bold]{self.score_now:.3f}[/bold] at the end ({gain:+.3f})"
-            )
-        if trainer.is_global_zero:
-            self._print(f"the run's folder: {folder}")
+        if not trainer.is_global_zero:
+            return
+        if self.score_before is not None and self.score_now is not None:
+            self._print(f"held-out {self.metric.split('/')[-1]}: {self._gain(pl_module)}")
+        self._print(f"the run's folder: {folder}")
+
+    def _gain(self, module: PolicyGradient) -> str:
+        before, now = self.score_before, self.score_now
+        assert before is not None
+        assert now is not None
+        if not any(replay.samples for replay in module.replays):
+            return f"[bold]{now:.3f}[/bold] after maximum likelihood"
+        start = "maximum likelihood" if module.warm_up_epochs else "the start"
+        return f"[bold]{before:.3f}[/bold] after {start}, [bold]{now:.3f}[/bold] at the end ({now - before:+.3f})"
 
     def _table(self, trainer: Trainer, module: PolicyGradient) -> Table:
-        phase = "maximum likelihood" if module.warming_up else "reinforcement learning"
         score = "" if self.score_now is None else f", held-out {self.metric.split('/')[-1]} {self.score_now:.3f}"
-        table = Table(title=f"epoch {trainer.current_epoch + 1}, {phase}{score}", title_justify="left", expand=True)
-        started = not module.warming_up  # until then "before" would repeat "now"
+        table = Table(
+            title=f"epoch {trainer.current_epoch + 1}, {module.phase.name}{score}", title_justify="left", expand=True
+        )
+        started = module.phase.replay.samples  # until then "before" would repeat "now"
         for column in ("prompt", "reference", *(["before"] if started else []), "now"):
             table.add_column(column, ratio=1 if column == "prompt" else 3)
         for answer in module.answers[: self.answers]:
