@@ -12,8 +12,8 @@ from lrl_core.module import PolicyGradient
 class Console(Callback):
     """Prints the step's sizes at the start, a table of answers at each validation, and the held-out gain at the end.
 
-    "Before" is the last validation under maximum likelihood; in a run that begins with reinforcement it is the first one
-    seen, the sanity check included when it is whole (`trainer.num_sanity_val_steps: -1`).
+    "Before" is the last validation under maximum likelihood; in a run that begins with reinforcement it is the first
+    one seen, the sanity check included when it is whole (`trainer.num_sanity_val_steps: -1`).
 
     Args:
         answers: Rows of the table; 0 for none.
