@@ -112,6 +112,9 @@ class Decoder(Component):
 class Reward(Component):
     """Says what a good episode is."""
 
+    comparable: bool = True
+    """Whether rewards of separate calls can be compared; False where they are normalised by the batch or the past."""
+
     @abstractmethod
     def score(self, rollout: Rollout) -> RewardSignal:
         """Judge every episode; NaN where it cannot. `rollout.texts` is there, and the prompts' references if any."""

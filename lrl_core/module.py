@@ -255,7 +255,8 @@ class PolicyGradient(LightningModule, Sampler):
     ) -> dict[str, Tensor]:
         """One optimiser step; neither micro-batches nor ranks change it. Returns numbers for the log."""
         with self._clock("loss"):
-            count = sum_over_ranks(count_of(experience)).clamp(min=1)
+            things = sum_over_ranks(count_of(experience))
+            count = torch.where(things > 0, things, 1)
             parts = experience.split(self.token_budget)
             metrics: dict[str, Tensor] = {}
             optimizer.zero_grad()
@@ -267,7 +268,8 @@ class PolicyGradient(LightningModule, Sampler):
                     self.manual_backward(mean)
                 metrics = _add(metrics, loss.metrics | {"loss": mean.detach() * len(parts)}, 1 / len(parts))
             metrics["gradient_norm"] = self._clip(optimizer, experience)
-            optimizer.step()
+            if bool((things > 0).any()):  # else there is nothing to learn, and momentum alone must not move the policy
+                optimizer.step()
         return metrics
 
     def read(self, rollout: Rollout) -> PolicyOutput:
@@ -326,8 +328,9 @@ class PolicyGradient(LightningModule, Sampler):
         numbers |= experience_metrics(self.last_experience)
         numbers |= {f"time/{name}": torch.tensor(seconds) for name, seconds in self.seconds.items()}
         self.log_dict(numbers, batch_size=1)
-        bar = {"reward": "reward/mean"} if "reward/mean" in numbers else {"loss": "train/loss"}
-        self.log_dict({short: numbers[name] for short, name in bar.items()}, prog_bar=True, logger=False, batch_size=1)
+        bar = {"loss": "train/loss", "reward": "reward/mean"}
+        shown = {short: numbers[name] for short, name in bar.items() if name in numbers}
+        self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)
 
     # Validation, test, predict
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lrl_core.interfaces import Reward, TaskFacts
+from lrl_core.interfaces import Reward, TaskFacts, bind_all
 from lrl_core.sampling import Sampling
 from lrl_core.scoring import judge
 from lrl_core.tokenizer import Tokenizer, WordTokenizer
@@ -155,7 +155,7 @@ def _example_prompts(samples: int) -> Prompts:
 
 def _bound(make: Callable[[], Reward], facts: TaskFacts) -> Reward:
     reward = make()
-    reward.bind(facts)
+    bind_all(reward, facts)
     return reward
 
 

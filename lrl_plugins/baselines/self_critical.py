@@ -1,7 +1,7 @@
 """Self-critical training: compared with what the policy says when it does not explore."""
 
 from lrl_core.functional import compared_with
-from lrl_core.interfaces import Baseline, Decoder, Sampler
+from lrl_core.interfaces import Baseline, Decoder, Reward, Sampler, components
 from lrl_core.types import Advantage, RewardSignal, Rollout
 
 
@@ -19,6 +19,14 @@ class SelfCritical(Baseline):
         self.decoder = decoder
 
     def check(self, sampler: Sampler) -> None:
+        rewards = components(sampler.reward) if sampler.reward else []
+        unlike = [type(part).__name__ for part in rewards if isinstance(part, Reward) and not part.comparable]
+        if unlike:
+            raise ValueError(
+                f"SelfCritical: samples and their rival are scored apart, and the reward {unlike[0]} normalises each "
+                "batch in its own way, so they could not be compared. Give weights instead of normalisers, or use "
+                "another baseline, such as LeaveOneOut."
+            )
         if self.decoder is None:
             sampler.decoder.greedy()  # raises where the training decoder has no greedy version
 

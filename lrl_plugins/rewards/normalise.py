@@ -1,7 +1,7 @@
 """Bringing rewards of different scale together: normalisers for the terms of a `Sum`.
 
-Both change the reward between one batch and the next. Beside a baseline that scores a rival of its own (SelfCritical)
-that comparison is no longer of like with like; there, give weights instead.
+Both change the reward from batch to batch, so it can no longer be compared with that of a rival that is scored apart:
+SelfCritical refuses them (`Reward.comparable`); there, give weights instead.
 """
 
 from abc import ABC, abstractmethod

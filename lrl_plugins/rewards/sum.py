@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lrl_core.interfaces import Reward, Sampler, TaskFacts
+from lrl_core.interfaces import Reward
 from lrl_core.registry import suggest
 from lrl_core.scoring import judge
 from lrl_core.types import RewardSignal, Rollout
@@ -41,16 +41,7 @@ class Sum(Reward):
         self.terms = _module_dict("terms", terms)
         self.normalise = _module_dict("normalise", normalise)
         self.weights = {name: float(weights.get(name, 1)) for name in terms}
-
-    def bind(self, facts: TaskFacts) -> None:
-        """Pass the facts on to every term."""
-        for term in self._rewards().values():
-            term.bind(facts)
-
-    def check(self, sampler: Sampler) -> None:
-        """Let every term check."""
-        for term in self._rewards().values():
-            term.check(sampler)
+        self.comparable = not normalise and all(term.comparable for term in terms.values())
 
     def score(self, rollout: Rollout) -> RewardSignal:
         """Judge with every term and add up."""

@@ -127,6 +127,27 @@ def test_unjudged_rows_teach_nothing_and_are_counted(tmp_path):
     assert module.trainer.callback_metrics["reward/unjudged"] == 12
 
 
+class OnlyOnce(TableReward):
+    """Judges the first batch, then never again."""
+
+    def __init__(self):
+        super().__init__(letters_a)
+        self.calls = 0
+
+    def score(self, rollout):
+        self.calls += 1
+        signal = super().score(rollout)
+        return signal if self.calls == 1 else RewardSignal(torch.full_like(signal.total, torch.nan))
+
+
+def test_momentum_does_not_move_the_policy_while_nothing_can_be_judged(tmp_path):
+    adam = {"optimizer": lambda p: torch.optim.Adam(p, lr=0.1)}
+    once = fit(tmp_path, steps=1, reward=OnlyOnce(), **adam)
+    thrice = fit(tmp_path, steps=3, reward=OnlyOnce(), **adam)
+    assert not parameters(once).equal(parameters(build(ToyTask())))
+    assert parameters(once).equal(parameters(thrice))
+
+
 def test_resume_in_the_middle_of_an_epoch_is_bit_for_bit(tmp_path):
     """A running mean, Adam's moments, dropout of the warm-up, the order of the data and every draw come back."""
     options = {

@@ -13,8 +13,10 @@ from lrl_core.types import RewardSignal
 from lrl_plugins.baselines.constant import Constant
 from lrl_plugins.baselines.means import BatchMean, LeaveOneOut, RunningMean
 from lrl_plugins.baselines.self_critical import SelfCritical
-from lrl_plugins.decoders.sample import Sample
+from lrl_plugins.decoders.sample import Greedy, Sample
 from lrl_plugins.objectives.reinforce import Reinforce
+from lrl_plugins.rewards.normalise import BatchStandardise
+from lrl_plugins.rewards.sum import Sum
 
 EXPECTED_REWARD = 0.919557
 
@@ -91,6 +93,14 @@ def test_by_token_rewards_are_credited_to_go():
     reward = RewardSignal(by_token.sum(1), by_token=by_token)
     value = Constant().advantage(rollout, reward, asks_nothing()).value
     assert value.tolist() == [[10, 0, 7, 4], [2, 1, 0, 0], [5, 5, 5, 0], [2, 1, 1, 1]]
+
+
+def test_self_critical_refuses_rewards_that_are_normalised_apart():
+    policy, reward = tree_world()
+    normalised = Sum({"paid": reward}, normalise={"paid": BatchStandardise()})
+    with pytest.raises(ValueError, match="reward Sum normalises each batch in its own way"):
+        SelfCritical().check(ToySampler(policy, Sample(), normalised))
+    SelfCritical(Greedy()).check(ToySampler(policy, Sample(), Sum({"paid": reward}, {"paid": 2.0})))
 
 
 def asks_nothing():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
-from lrl_core.interfaces import Reward
+from lrl_core.interfaces import Reward, bind_all
 from lrl_core.scoring import PluginError, judge
 from lrl_core.testing.rewards import check_reward, example_rollout, facts_of
 from lrl_core.types import RewardSignal
@@ -159,5 +159,5 @@ reward:
     assert (reward.terms["bleu"].n, reward.terms["bleu"].smoothing) == (2, "exp")
     assert reward.weights == {"cider": 1.0, "bleu": 0.25}
     assert reward.normalise["cider"].decay == 0.9
-    reward.bind(facts_of(ROLLOUT))
+    bind_all(reward, facts_of(ROLLOUT))
     assert judge(reward, ROLLOUT).total.isfinite().all()
