@@ -5,7 +5,7 @@ recomputes the chunk's logits.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -107,7 +107,16 @@ class _Score(torch.autograd.Function):
     """Forward in chunks; the backward pass recomputes each chunk's logits and writes their gradient in place."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, bias, tokens, position, sampling, eos):
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        tokens: Tensor,
+        position: Tensor,
+        sampling: Sampling,
+        eos: int | None,
+    ) -> tuple[Tensor, ...]:
         head = Head(weight, bias if bias.numel() else None)
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         outputs = [hidden.new_zeros(hidden.shape[0], dtype=wide) for _ in VocabularyScores._fields]
@@ -130,7 +139,8 @@ class _Score(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    def backward(ctx, grad_logprobs, grad_entropy, grad_stop, grad_z):
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_logprobs, grad_entropy, grad_stop, grad_z = grads
         hidden, weight, bias, tokens, position, log_z, entropy = ctx.saved_tensors
         sampling, eos = ctx.sampling, ctx.eos
         head = Head(weight, bias if bias.numel() else None)
