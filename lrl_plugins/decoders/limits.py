@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
-from lrl_core.interfaces import Decoder, TaskFacts
+from lrl_core.episodes import Choose, play
+from lrl_core.interfaces import Decoder, Environment, Policy, TaskFacts
 from lrl_core.sampling import Sampling
+from lrl_core.types import Prompts, Rollout
 
 
 class LimitedDecoder(Decoder):
@@ -38,3 +40,17 @@ class LimitedDecoder(Decoder):
         self.pad, self.eos = tokenizer.pad, tokenizer.eos
         banned = tuple(sorted({*tokenizer.never_drawn, *self.banned}))
         self.sampling = replace(self.options, banned=banned, min_length=self.min_length, eos=self.eos)
+
+    def play(self, policy: Policy, prompts: Prompts, choose: Choose, environment: Environment | None) -> Rollout:
+        """Play episodes within these limits, token by token."""
+        return play(
+            policy,
+            prompts,
+            choose,
+            self.max_length,
+            pad=self.pad,
+            eos=self.eos,
+            sampling=self.sampling,
+            samples=self.samples,
+            environment=environment,
+        )

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lrl_core.episodes import Choice, play
+from lrl_core.episodes import Choice
 from lrl_core.interfaces import Environment, Policy
 from lrl_core.sampling import Sampling
 from lrl_core.types import Prompts, Rollout
@@ -44,17 +44,7 @@ class Sample(LimitedDecoder):
         self.samples = samples
 
     def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
-        return play(
-            policy,
-            prompts,
-            self.draw,
-            self.max_length,
-            pad=self.pad,
-            eos=self.eos,
-            sampling=self.sampling,
-            samples=self.samples,
-            environment=environment,
-        )
+        return self.play(policy, prompts, self.draw, environment)
 
     def draw(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
         """One token per row and its log-probability, truncation included."""
@@ -90,16 +80,7 @@ class Greedy(LimitedDecoder):
         return rival
 
     def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
-        return play(
-            policy,
-            prompts,
-            self.take_best,
-            self.max_length,
-            pad=self.pad,
-            eos=self.eos,
-            sampling=self.sampling,
-            environment=environment,
-        )
+        return self.play(policy, prompts, self.take_best, environment)
 
     def take_best(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
         """The most probable token of each row."""
