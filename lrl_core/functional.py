@@ -1,4 +1,4 @@
-"""Masks, returns, means and aggregations: pure functions of tensors, each checked by hand-made numbers."""
+"""Returns, means and aggregations: pure functions of tensors, each checked by hand-made numbers."""
 
 from typing import Literal
 
@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lrl_core.masks import length_mask
 from lrl_core.types import Advantage, RewardSignal, Rollout
 
 Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
@@ -16,11 +17,6 @@ Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum",
 - `seq-mean-token-sum`: mean over episodes of the sum: the unbiased policy gradient.
 - `seq-mean-token-sum-norm`: the same over a constant length (Dr. GRPO): unbiased up to that constant.
 """
-
-
-def length_mask(lengths: Int[Tensor, " B"], width: int) -> Bool[Tensor, "B T"]:
-    """True on the first `lengths[b]` of `width` columns."""
-    return torch.arange(width, device=lengths.device) < lengths[:, None]
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Float[Tensor, ""]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lrl_core.interfaces import Reward
+from lrl_core.masks import length_mask
 from lrl_core.registry import PluginError, origin
 from lrl_core.types import RewardSignal, Rollout
 
@@ -67,8 +68,7 @@ def _check_by_token(reward: Reward, signal: RewardSignal, rollout: Rollout) -> N
         "finite increments on every judged row",
         "Put 0 on tokens that earn nothing.",
     )
-    steps = torch.arange(rollout.tokens.shape[1], device=rollout.tokens.device)
-    padding = steps >= rollout.lengths[:, None]
+    padding = ~length_mask(rollout.lengths, rollout.tokens.shape[1])
     _check_rows(
         reward,
         "a by_token that pays padding",

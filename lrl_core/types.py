@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lrl_core.masks import length_mask
 from lrl_core.sampling import Sampling
 from lrl_core.vocab import Head, VocabularyScores, over_vocabulary, score_vocabulary
 
@@ -118,12 +119,11 @@ class Rollout(_Rows):
         """The human answers as if rolled out; None where the prompts carry none."""
         if prompts.targets is None or prompts.target_lengths is None:
             return None
-        steps = torch.arange(prompts.targets.shape[1], device=prompts.targets.device)
         return cls(
             prompts=prompts,
             tokens=prompts.targets,
             lengths=prompts.target_lengths,
-            action_mask=steps < prompts.target_lengths[:, None],
+            action_mask=length_mask(prompts.target_lengths, prompts.targets.shape[1]),
             logprobs=torch.zeros(prompts.targets.shape, device=prompts.targets.device),
             terminated=torch.ones_like(prompts.target_lengths, dtype=torch.bool),
         )

@@ -14,7 +14,8 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from lrl_core.commands import CommandError, errors, mentions, naming
 from lrl_core.interfaces import Reward, TaskFacts, bind_all
-from lrl_core.scoring import judge
+from lrl_core.masks import length_mask
+from lrl_core.scoring import count_unjudged, judge
 from lrl_core.tokenizer import WordTokenizer
 from lrl_core.types import Prompts, RewardSignal, Rollout
 
@@ -142,7 +143,7 @@ def as_rollout(rows: list[Row], tokenizer: WordTokenizer, first: int) -> Rollout
         prompts=prompts,
         tokens=tokens,
         lengths=lengths,
-        action_mask=torch.arange(tokens.shape[1]) < lengths[:, None],
+        action_mask=length_mask(lengths, tokens.shape[1]),
         logprobs=torch.zeros(tokens.shape),
         terminated=torch.ones(len(rows), dtype=torch.bool),
         texts=tuple(row["candidate"] for row in rows),
@@ -165,7 +166,7 @@ def summary(signals: list[RewardSignal]) -> dict[str, float | int | None]:
     totals = [value for signal in signals for value in signal.total.tolist()]
     judged = [value for value in totals if not math.isnan(value)]
     mean = math.fsum(judged) / len(judged) if judged else None
-    return {"mean": mean, "n": len(totals), "failed": len(totals) - len(judged)}
+    return {"mean": mean, "n": len(totals), "failed": sum(map(count_unjudged, signals))}
 
 
 def _write(path: Path, rows: list[Row], signals: list[RewardSignal]) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lrl_core.interfaces import Baseline, Decoder, Objective, Replay, TaskFacts, bind_all
+from lrl_core.masks import length_mask
 from lrl_core.sampling import Sampling
 from lrl_core.testing.exact import gradient_moments
 from lrl_core.testing.toy import (
@@ -46,7 +47,7 @@ def check_decoder(make: Callable[[], Decoder]) -> None:
     assert len(rollout) == 3 * decoder.samples, f"got {len(rollout)} episodes; expected samples for each of 3 prompts"
     expected_groups = prompts.group.repeat_interleave(decoder.samples).tolist()
     assert rollout.prompts.group.tolist() == expected_groups, "the episodes of one prompt must stand together"
-    real = torch.arange(rollout.tokens.shape[1]) < rollout.lengths[:, None]
+    real = length_mask(rollout.lengths, rollout.tokens.shape[1])
     assert bool((rollout.action_mask <= real).all()), "action_mask is True on padding"
     assert bool((rollout.logprobs[~rollout.action_mask] == 0).all()), "logprobs must be 0 where action_mask is False"
     last = rollout.tokens.gather(1, rollout.lengths[:, None] - 1).squeeze(1)
@@ -157,16 +158,14 @@ def toy_experience() -> Experience:
     rollout, signal = _toy_episodes()
     value = torch.where(rollout.action_mask & signal.judged[:, None], signal.total.nan_to_num()[:, None] - 0.5, 0)
     answers = rollout.select(torch.tensor([0, 2]))
-    expert = replace(
-        answers, action_mask=torch.arange(4) < answers.lengths[:, None], logprobs=torch.zeros(2, 4), sampling=None
-    )
+    expert = replace(answers, action_mask=length_mask(answers.lengths, 4), logprobs=torch.zeros(2, 4), sampling=None)
     return Experience(rollout, signal, Advantage(value), expert=expert)
 
 
 def _toy_episodes() -> tuple[Rollout, RewardSignal]:
     policy, _ = bigram_world()
     lengths = torch.tensor([4, 2, 3, 4])
-    mask = torch.arange(4) < lengths[:, None]
+    mask = length_mask(lengths, 4)
     mask[0, 1] = False  # an environment's word
     prompts = replace(toy_prompts(4), group=torch.tensor([7, 7, 9, 9]))
     rollout = Rollout(

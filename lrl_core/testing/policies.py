@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from lrl_core.interfaces import Policy, TaskFacts
+from lrl_core.masks import length_mask
 from lrl_core.sampling import Sampling
 from lrl_core.testing.policy_examples import example_facts as example_facts
 from lrl_core.testing.policy_examples import example_prompts as example_prompts
@@ -278,7 +279,7 @@ def check_state_dict(case: Case, make: Callable[[], Policy], facts: TaskFacts) -
 def widened(prompts: Prompts, columns: int, token: int) -> Prompts:
     """The same prompts with more padding, and with `token` standing in all of it."""
     tokens = torch.nn.functional.pad(prompts.tokens, (0, columns))
-    real = torch.arange(tokens.shape[1]) < prompts.lengths[:, None]
+    real = length_mask(prompts.lengths, tokens.shape[1])
     return replace(prompts, tokens=tokens.masked_fill(~real, token))
 
 

@@ -3,6 +3,7 @@
 import torch
 
 from lrl_core.interfaces import TaskFacts
+from lrl_core.masks import length_mask
 from lrl_core.sampling import Sampling
 from lrl_core.tokenizer import Tokenizer, WordTokenizer
 from lrl_core.types import Prompts, Rollout
@@ -59,7 +60,7 @@ def random_rollout(prompts: Prompts, tokenizer: Tokenizer, steps: int, seed: int
     allowed = torch.tensor([i for i in range(len(tokenizer)) if i not in tokenizer.never_drawn])
     tokens = allowed[torch.randint(len(allowed), (count, steps), generator=generator)]
     lengths = steps - torch.arange(count) % max(1, steps // 2 + 1)
-    real = torch.arange(steps) < lengths[:, None]
+    real = length_mask(lengths, steps)
     return Rollout(
         prompts=prompts,
         tokens=tokens.masked_fill(~real, max(tokenizer.pad, 0)),

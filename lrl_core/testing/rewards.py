@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lrl_core.interfaces import Reward, TaskFacts, bind_all
+from lrl_core.masks import length_mask
 from lrl_core.sampling import Sampling
 from lrl_core.scoring import judge
 from lrl_core.tokenizer import Tokenizer, WordTokenizer
@@ -79,7 +80,7 @@ def example_rollout(samples: int = 2) -> Rollout:
     lengths = torch.tensor([len(line) for line in lines])
     longest = int(lengths.max())
     tokens = torch.tensor([line + [tokenizer.pad] * (longest - len(line)) for line in lines])
-    mask = torch.arange(longest) < lengths[:, None]
+    mask = length_mask(lengths, longest)
     return Rollout(
         prompts=_example_prompts(samples),
         tokens=tokens,

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lrl_core.interfaces import Decoder, Policy, Reward, Sampler, State, TaskFacts
+from lrl_core.masks import length_mask
 from lrl_core.sampling import Sampling
 from lrl_core.tokenizer import Tokenizer
 from lrl_core.types import PolicyOutput, Prompts, RewardSignal, Rollout
@@ -165,7 +166,7 @@ def every_episode(policy: TablePolicy, length: int) -> tuple[Rollout, Float[Tens
         prompts=toy_prompts(len(ordered)),
         tokens=tokens,
         lengths=lengths,
-        action_mask=torch.arange(length) < lengths[:, None],
+        action_mask=length_mask(lengths, length),
         logprobs=torch.zeros(tokens.shape, dtype=torch.float64),
         terminated=torch.tensor([line[-1] == eos for line in ordered]),
         sampling=Sampling(),

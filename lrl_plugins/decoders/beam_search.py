@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrl_core.interfaces import Environment, Policy, State
+from lrl_core.masks import length_mask
 from lrl_core.types import Prompts, Rollout
 from lrl_plugins.decoders.limits import LimitedDecoder
 from lrl_plugins.decoders.sample import Greedy
@@ -144,8 +145,7 @@ class _Beam:
         return bool((self.best_score >= self.score.amax(1) / largest).all())
 
     def rollout(self, prompts: Prompts) -> Rollout:
-        steps = torch.arange(self.search.max_length, device=self.best_length.device)
-        real = steps < self.best_length[:, None]
+        real = length_mask(self.best_length, self.search.max_length)
         return Rollout(
             prompts=prompts,
             tokens=self.best_tokens.masked_fill(~real, self.search.pad),

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from lrl_core.masks import length_mask
+
 Side = Literal["left", "right"]
 
 
@@ -43,16 +45,11 @@ class Line(NamedTuple):
         return hidden.gather(1, columns[:, :, None].expand(-1, -1, hidden.shape[2]))
 
 
-def padded(lengths: Int[Tensor, " B"], width: int) -> Bool[Tensor, "B W"]:
-    """True on the first `lengths` of `width` columns."""
-    return torch.arange(width, device=lengths.device) < lengths[:, None]
-
-
 def trimmed_mask(lengths: Int[Tensor, " B"]) -> tuple[int, Bool[Tensor, "B W"] | None]:
     """The longest length, and the mask of that many columns; None where every row fills them all."""
     longest = int(lengths.max())
     full = bool((lengths == longest).all())
-    return longest, None if full else padded(lengths, longest)
+    return longest, None if full else length_mask(lengths, longest)
 
 
 def begin_with(token: int, tokens: Int[Tensor, "B S"], lengths: Int[Tensor, " B"]) -> Prefix:
@@ -75,7 +72,7 @@ def lay_out(prefix: Prefix, episode: Int[Tensor, "B E"], lengths: Int[Tensor, " 
     """
     fill = prefix.tokens[0, 0]  # never looked at, but an id that the model knows: a row's first token is real
     width = int(prefix.lengths.max())
-    episode = episode.masked_fill(~padded(lengths, episode.shape[1]), fill)
+    episode = episode.masked_fill(~length_mask(lengths, episode.shape[1]), fill)
     together = torch.cat([prefix.tokens[:, :width], episode], 1)
     missing = width - prefix.lengths
     if not bool(missing.any()):

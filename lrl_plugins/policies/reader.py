@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
 
+from lrl_core.masks import length_mask
 from lrl_core.types import Rollout
 from lrl_core.vocab import Head
 from lrl_plugins.policies.heads import fit_vocabulary, hidden_scale, output_head
-from lrl_plugins.policies.layout import Line, Prefix, Side, lay_out, padded
+from lrl_plugins.policies.layout import Line, Prefix, Side, lay_out
 from lrl_plugins.policies.transformers_state import CacheState, Context
 
 
@@ -85,7 +86,7 @@ class Reader(nn.Module):
         hidden = self._hidden(line.tokens, line.mask, line.positions, context, cache, 0)
         columns = line.tokens.shape[1]
         # Right padding needs no mask to read the prefixes, but the next token must not look at the fill before it.
-        mask = line.mask if line.mask is not None else padded(prefix.lengths, columns) if line.uneven else None
+        mask = line.mask if line.mask is not None else length_mask(prefix.lengths, columns) if line.uneven else None
         position = prefix.lengths if line.uneven else None
         state = CacheState(cache, columns, mask, position, context.remembered() if context else None)
         return self.head.logits(line.align(hidden, 1)[:, 0]), state

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from lrl_core.interfaces import Policy, State, TaskFacts
+from lrl_core.masks import length_mask
 from lrl_core.types import PolicyOutput, Prompts, Rollout
 from lrl_core.vocab import Head
-from lrl_plugins.policies.layout import padded, spread
+from lrl_plugins.policies.layout import spread
 from lrl_plugins.policies.loading import begin_token, end_token
 
 Memory = tuple[Tensor, ...]
@@ -83,7 +84,9 @@ class Recurrent(Policy):
         self.train(self.training)
 
     def forward(self, rollout: Rollout) -> PolicyOutput:
-        tokens = rollout.tokens[:, :-1].masked_fill(~padded(rollout.lengths, max(rollout.tokens.shape[1] - 1, 0)), 0)
+        tokens = rollout.tokens[:, :-1].masked_fill(
+            ~length_mask(rollout.lengths, max(rollout.tokens.shape[1] - 1, 0)), 0
+        )
         inputs = torch.nn.functional.pad(tokens, (1, 0), value=self.bos)[:, : rollout.tokens.shape[1]]
         hidden, _ = self._read(inputs, self._after_prompt(rollout.prompts))
         return PolicyOutput(rollout, hidden, self._head, self.eos)
@@ -112,7 +115,7 @@ class Recurrent(Policy):
         asked = distinct.lengths.nonzero().squeeze(1)  # rows with a prompt; the others keep their initial memory
         if len(asked):
             lengths = distinct.lengths[asked]
-            tokens = distinct.tokens[asked].masked_fill(~padded(lengths, distinct.tokens.shape[1]), 0)
+            tokens = distinct.tokens[asked].masked_fill(~length_mask(lengths, distinct.tokens.shape[1]), 0)
             words = pack_padded_sequence(self.drop(self.words(tokens)), lengths.cpu(), True, enforce_sorted=False)
             _, read = self.cells(words, self._packed(tuple(part[:, asked] for part in memory)))
             pairs = zip(memory, self._unpacked(read), strict=True)
@@ -140,7 +143,7 @@ class Recurrent(Policy):
         lengths = prompts.features.get(f"{self.features.removesuffix('s')}_lengths")
         if lengths is None:
             return seen.mean(1)
-        real = padded(lengths, seen.shape[1])[:, :, None]
+        real = length_mask(lengths, seen.shape[1])[:, :, None]
         return seen.masked_fill(~real, 0).sum(1) / lengths.clamp(min=1)[:, None]
 
     def _packed(self, memory: Memory) -> Tensor | Memory:

@@ -8,8 +8,9 @@ from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 
 from lrl_core.interfaces import Policy, State, TaskFacts
+from lrl_core.masks import length_mask
 from lrl_core.types import PolicyOutput, Prompts, Rollout
-from lrl_plugins.policies.layout import Prefix, begin_with, padded, spread, trimmed_mask
+from lrl_plugins.policies.layout import Prefix, begin_with, spread, trimmed_mask
 from lrl_plugins.policies.loading import begin_token, check_source, end_token, load, special_tokens, tiny_input
 from lrl_plugins.policies.reader import Reader, built
 from lrl_plugins.policies.transformers_state import CacheState, Context
@@ -89,7 +90,7 @@ class Seq2SeqLM(Policy):
             tokens = tokens.scatter(1, lengths[:, None], self._end())
             lengths = lengths + 1
         fill = tokens.new_zeros(())  # never looked at, but an id that the model knows
-        return torch.where(padded(lengths, tokens.shape[1]), tokens, fill), lengths
+        return torch.where(length_mask(lengths, tokens.shape[1]), tokens, fill), lengths
 
     def _end(self) -> int:
         if self.eos is None:

@@ -6,10 +6,10 @@ from lrl_core.functional import (
     aggregation_count,
     generalised_advantage,
     leave_one_out_mean,
-    length_mask,
     masked_mean,
     reward_to_go,
 )
+from lrl_core.masks import length_mask
 
 T, F = True, False
 

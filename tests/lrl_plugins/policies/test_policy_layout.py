@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from lrl_plugins.policies.layout import Prefix, begin_with, lay_out, padded, trimmed_mask
+from lrl_core.masks import length_mask
+from lrl_plugins.policies.layout import Prefix, begin_with, lay_out, trimmed_mask
 
 PREFIX = Prefix(torch.tensor([[9, 1, 2, 3], [9, 4, 0, 0]]), torch.tensor([4, 2]))
 EPISODE, LENGTHS = torch.tensor([[5, 6], [7, 0]]), torch.tensor([3, 1])
@@ -42,7 +43,7 @@ def test_equal_prefixes_need_no_mask_and_shared_padding_is_cut(side):
 
 
 def test_small_helpers():
-    assert padded(torch.tensor([0, 2]), 3).tolist() == [[False] * 3, [True, True, False]]
+    assert length_mask(torch.tensor([0, 2]), 3).tolist() == [[False] * 3, [True, True, False]]
     assert trimmed_mask(torch.tensor([2, 2])) == (2, None)
     longest, mask = trimmed_mask(torch.tensor([1, 2]))
     assert (longest, mask.tolist()) == (2, [[True, False], [True, True]])
