@@ -5,9 +5,10 @@ hyper-parameters only; what a component must know of the task comes once, throug
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from jaxtyping import Float, Int
 from lightning.pytorch import LightningDataModule
@@ -45,6 +46,18 @@ class Component(nn.Module, ABC):
     def check(self, sampler: "Sampler") -> None:
         """Raise ValueError when the recipe is read if this part cannot work beside the others. Default: it can."""
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Follow a schedule: `epoch` counts from 0 in the current phase (warm-up or reinforcement). Default: nothing.
+
+        What depends on the epoch alone needs no state and resumes by itself.
+        """
+
+    def learned(self, experience: Experience) -> None:
+        """Keep count after a training step, given its last experience; called on every rank. Default: nothing.
+
+        Controllers and running statistics belong here, in buffers: `score` and `advantage` also serve rivals.
+        """
+
 
 class State(ABC):
     """What a policy remembers between two steps, one row per episode."""
@@ -72,6 +85,10 @@ class Policy(Component):
     @abstractmethod
     def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B V"], State]:
         """Read one more token of each row; logits of the next one. The old state may not be used again."""
+
+    def adapter_off(self) -> AbstractContextManager[None] | None:
+        """Reads as the frozen weights under an adapter while inside; None where the policy trains no adapter."""
+        return None
 
 
 class Environment(Component):
@@ -114,6 +131,8 @@ class Reward(Component):
 
     comparable: bool = True
     """Whether rewards of separate calls can be compared; False where they are normalised by the batch or the past."""
+    rowwise: bool = True
+    """Whether each episode is judged by itself; False where a score depends on the other episodes of the batch."""
 
     @abstractmethod
     def score(self, rollout: Rollout) -> RewardSignal:
@@ -121,11 +140,15 @@ class Reward(Component):
 
 
 class Sampler(ABC):
-    """What a baseline may ask for: more episodes and their rewards."""
+    """The parts of a recipe beside each other; baselines may ask it for more episodes and their rewards."""
 
     decoder: Decoder
     reward: Reward | None
     policy: Policy
+    baseline: "Baseline | None"
+    objective: "Objective"
+    reference: nn.Module | None
+    """Fills `Rollout.reference_logprobs`; None where the recipe names no reference policy."""
 
     @abstractmethod
     def roll_out(self, prompts: Prompts, decoder: Decoder | None = None) -> tuple[Rollout, RewardSignal]:
@@ -155,6 +178,13 @@ class Objective(Component):
         """The sum over those things. `policy` may be called on any rollout, several times."""
 
 
+class Collect(Protocol):
+    """Draws and scores fresh episodes."""
+
+    def __call__(self, groups: Collection[int] | None = None) -> Experience:
+        """Episodes of the step's prompts with these group numbers; None means all of them."""
+
+
 class Replay(Component):
     """Asks for experience when it wants some."""
 
@@ -162,11 +192,12 @@ class Replay(Component):
     """Whether it asks for episodes; False where only human answers are learnt."""
 
     @abstractmethod
-    def batches(self, collect: Callable[[], Experience], expert: Callable[[], Experience]) -> Iterator[Experience]:
+    def batches(self, collect: Collect, expert: Callable[[], Experience]) -> Iterator[Experience]:
         """Yield what to learn from in this training step.
 
         Args:
-            collect: Draws and scores fresh episodes (and brings the human answers along).
+            collect: Draws and scores fresh episodes (and brings the human answers along), for the prompts with the
+                given group numbers or for all.
             expert: The human answers alone; draws nothing.
         """
 

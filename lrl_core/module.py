@@ -1,7 +1,7 @@
 """PolicyGradient, the LightningModule: roll out, score, compare, update."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -31,6 +31,7 @@ from lrl_core.interfaces import (
 )
 from lrl_core.phases import Phase, SchedulerFactory, WarmUp
 from lrl_core.ranks import sum_over_ranks, world_size
+from lrl_core.reference import Reference, load_policy
 from lrl_core.reports import Answer, experience_metrics
 from lrl_core.scoring import judge
 from lrl_core.seeds import seed_step
@@ -57,9 +58,12 @@ class PolicyGradient(LightningModule, Sampler):
         gradient_clip: Limit on the gradient; None for no limit.
         gradient_clip_algorithm: `norm` limits the norm of all gradients, `value` each entry.
         start_from: A checkpoint of an earlier run whose policy weights to start from (nothing else is taken over).
+        reference: The policy that the trained one is kept near by a KL term (reward KLPenalty, PPO's kl_weight);
+            None where no part asks for it.
     """
 
     steps_done: Tensor
+    reference: Reference | None
 
     def __init__(
         self,
@@ -78,10 +82,11 @@ class PolicyGradient(LightningModule, Sampler):
         gradient_clip: float | None = None,
         gradient_clip_algorithm: Literal["norm", "value"] = "norm",
         start_from: str | None = None,
+        reference: Reference | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.policy, self.reward, self.baseline = policy, reward, baseline
+        self.policy, self.reward, self.baseline, self.reference = policy, reward, baseline, reference
         self.decoder = decoder  # type: ignore[assignment]  # None only where no part asks a sampler for it
         self.evaluation_decoder = evaluation_decoder
         self.environment = task.environment
@@ -94,11 +99,14 @@ class PolicyGradient(LightningModule, Sampler):
         self.last_experience: Experience | None = None
         self.answers: list[Answer] = []
         self.seconds: dict[str, float] = {}
+        self.scheduled = -1  # the epoch that every part has been told of
         bind_all(self, task)
         self.answering = self._answering_decoder()
+        if reference is not None:
+            reference.hold(policy)
         self._check_recipe()
         if start_from is not None:
-            self._load_policy(start_from)
+            load_policy(policy, start_from, "start_from")
 
     # What happens before the first step
 
@@ -121,7 +129,6 @@ class PolicyGradient(LightningModule, Sampler):
             elif warm_up.scheduler is not None:
                 raise ValueError("WarmUp: got a scheduler without an optimizer; expected both, or neither.")
         self.objectives, self.replays = nn.ModuleList(objectives), nn.ModuleList(replays)
-        self.learners = [module for module in self.modules() if isinstance(module, Learner)]
 
     def _check_recipe(self) -> None:
         for objective, replay in zip(self.objectives, self.replays, strict=True):
@@ -138,8 +145,6 @@ class PolicyGradient(LightningModule, Sampler):
                     f"The replay {type(replay).__name__} draws episodes, but the recipe names no {', '.join(missing)}. "
                     "Add them under model:, or use a replay that samples nothing, such as Expert."
                 )
-        if self.decoder is None:
-            return
         for component in components(self):
             component.check(self)
 
@@ -150,31 +155,33 @@ class PolicyGradient(LightningModule, Sampler):
             raise ValueError("The recipe names neither decoder nor evaluation_decoder; validation needs one of them.")
         return self.decoder.greedy()
 
-    def _load_policy(self, path: str) -> None:
-        saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        prefix = "policy."
-        weights = {name[len(prefix) :]: value for name, value in saved.items() if name.startswith(prefix)}
-        try:
-            self.policy.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ValueError(
-                f"start_from: the policy saved in {path} does not fit {type(self.policy).__name__} of this recipe: "
-                f"{error}. Expected the same policy arguments and the same tokenizer."
-            ) from error
+    @property
+    def objective(self) -> Objective:  # type: ignore[override]
+        """What reinforcement learning minimises."""
+        objective = self.objectives[0]
+        assert isinstance(objective, Objective)
+        return objective
+
+    @property
+    def learners(self) -> list[Learner]:
+        """Everything that learns beside the policy, wherever it is nested."""
+        found = [module for module in self.modules() if isinstance(module, Learner)]
+        return [learner for learner in found if trained(learner)]
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """One optimiser per phase for the policy, then one per learner."""
-        trained = [p for p in self.policy.parameters() if p.requires_grad]
-        optimizers = [factory(trained) for factory, _ in self.factories]
+        if not trained(self.policy):
+            raise ValueError(
+                f"{type(self.policy).__name__}: every parameter is frozen; expected some that learn. Change `train`."
+            )
+        optimizers = [factory(trained(self.policy)) for factory, _ in self.factories]
         self._schedulers_of: dict[int, int] = {}
         schedulers = []
         for i, (_, scheduler) in enumerate(self.factories):
             if scheduler is not None:
                 schedulers.append(scheduler(optimizers[i]))
                 self._schedulers_of[i] = len(schedulers) - 1
-        for learner in self.learners:
-            assert isinstance(learner, nn.Module)
-            optimizers.append(learner.optimizer([p for p in learner.parameters() if p.requires_grad]))
+        optimizers += [learner.optimizer(trained(learner)) for learner in self.learners]
         return optimizers, schedulers
 
     def on_fit_start(self) -> None:
@@ -207,10 +214,11 @@ class PolicyGradient(LightningModule, Sampler):
         # Every random draw of a step is a function of seed, rank and step: a resumed run needs no saved generators.
         seed_step(self.seed, self.global_rank, int(self.steps_done))
         self.seconds = {}
+        self._follow_schedules()
         phase = self.phase
         optimizers = self._every_optimizer()
         policy_optimizer, learner_optimizers = optimizers[phase.optimizer], optimizers[len(self.factories) :]
-        for experience in phase.replay.batches(lambda: self.collect(prompts), lambda: _human_answers(prompts)):
+        for experience in phase.replay.batches(partial(self._collect, prompts), lambda: _human_answers(prompts)):
             teach = partial(phase.objective.loss, self.read)
             metrics = self.update(teach, phase.objective.count, experience, policy_optimizer)
             for learner, optimizer in zip(self.learners, learner_optimizers, strict=True):
@@ -218,8 +226,29 @@ class PolicyGradient(LightningModule, Sampler):
                     metrics |= self.update(learner.learn, learner.count, experience, optimizer)
             self.last_experience = experience
         self._step_scheduler(phase.optimizer)
+        for component in components(self):
+            component.learned(experience)
+        if self.reference is not None and phase.replay.samples:
+            self.reference.follow(self.policy)
         self.steps_done += 1
         self._report(metrics)
+
+    def _follow_schedules(self) -> None:
+        """Tell every part which epoch of its phase this is, once; a run resumed within an epoch does so too."""
+        if self.scheduled == self.current_epoch:
+            return
+        self.scheduled = self.current_epoch
+        if self.reference is not None and self.current_epoch >= self.warm_up_epochs:
+            self.reference.begin(self.policy)
+        in_warm_up = self.current_epoch < self.warm_up_epochs
+        for component in components(self):
+            component.begin_epoch(self.current_epoch - (0 if in_warm_up else self.warm_up_epochs))
+
+    def _collect(self, prompts: Prompts, groups: Collection[int] | None = None) -> Experience:
+        if groups is None:
+            return self.collect(prompts)
+        rows = [row for row, group in enumerate(prompts.group.tolist()) if group in groups]
+        return self.collect(prompts.select(torch.tensor(rows, device=prompts.group.device)))
 
     @torch.no_grad()
     def collect(self, prompts: Prompts) -> Experience:
@@ -243,6 +272,9 @@ class PolicyGradient(LightningModule, Sampler):
         assert self.reward is not None
         with self._clock("rollout"):
             rollout = self._play(prompts, decoder)
+        if self.reference is not None:
+            with self._clock("reference"):
+                rollout = replace(rollout, reference_logprobs=self.reference.logprobs(self.policy, rollout))
         with self._clock("reward"):
             return rollout, judge(self.reward, rollout)
 
@@ -340,7 +372,7 @@ class PolicyGradient(LightningModule, Sampler):
 
     def validation_step(self, prompts: Prompts, batch_idx: int) -> None:
         """Answer the held-out prompts."""
-        self._answer(prompts)
+        self._examine(prompts)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics as val/<name>."""
@@ -352,7 +384,7 @@ class PolicyGradient(LightningModule, Sampler):
 
     def test_step(self, prompts: Prompts, batch_idx: int) -> None:
         """Answer the test prompts."""
-        self._answer(prompts)
+        self._examine(prompts)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics as test/<name>."""
@@ -364,20 +396,40 @@ class PolicyGradient(LightningModule, Sampler):
 
     def _begin_stage(self, stage: str) -> None:
         self.answers = []
+        self.likelihood = torch.zeros(2, dtype=torch.float64, device=self.device)
         self.metric = self.trainer.datamodule.metrics(stage)  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def _answer(self, prompts: Prompts) -> list[Answer]:
-        rollout = self._play(prompts, self.answering)
-        answers = Answer.of(rollout)
-        self.answers += answers
-        return answers
+        return Answer.of(self._play(prompts, self.answering))
+
+    @torch.no_grad()
+    def _examine(self, prompts: Prompts) -> None:
+        self.answers += self._answer(prompts)
+        self._weigh(Rollout.of_targets(prompts))
+
+    def _weigh(self, human: Rollout | None) -> None:
+        """Add up log-probability and number of the human answers' tokens."""
+        if human is not None:
+            for part in Experience(expert=human).split(self.token_budget):
+                assert part.expert is not None
+                self.likelihood[0] += self.read(part.expert).logprobs.double().sum()
+                self.likelihood[1] += part.expert.action_mask.sum()
 
     def _end_stage(self, prefix: str) -> None:
         ids, texts, references = zip(*((a.id, a.text, a.references) for a in self.answers), strict=True)
         self.metric.update(list(ids), list(texts), list(references))
         scores = self.metric.compute()
+        total, tokens = sum_over_ranks(self.likelihood)
+        if tokens > 0:
+            scores["perplexity"] = (-total / tokens).exp().float()
         self.log_dict({f"{prefix}/{name}": value for name, value in scores.items()})
+
+
+def trained(module: object) -> list[nn.Parameter]:
+    """The parameters of a part that learn."""
+    assert isinstance(module, nn.Module)
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _human_answers(prompts: Prompts) -> Experience:

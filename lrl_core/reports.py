@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lrl_core.types import Experience, Rollout
+from lrl_core.functional import group_index
+from lrl_core.types import Experience, RewardSignal, Rollout
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,24 @@ def experience_metrics(experience: Experience) -> dict[str, Tensor]:
         "episode/terminated": rollout.terminated.float().mean(),
         "advantage/zero": (advantage.value.abs().amax(1) == 0).float().mean(),
     }
+    metrics["groups/zero_variance"] = _equal_groups(rollout, reward)
+    if rollout.reference_logprobs is not None:
+        apart = torch.where(rollout.action_mask, rollout.logprobs - rollout.reference_logprobs, 0)
+        metrics["kl/reference"] = apart.sum(1).mean()
     taught = advantage.value[experience.learn_mask]
     metrics["advantage/std"] = taught.float().std() if len(taught) > 1 else nothing
     for name, part in reward.parts.items():
         metrics[f"reward/{name}"] = part.nanmean().float()
     return metrics
+
+
+def _equal_groups(rollout: Rollout, reward: RewardSignal) -> Tensor:
+    """Share of the prompts with several judged samples whose rewards are all equal: nothing to compare."""
+    index, groups = group_index(rollout.prompts.group[reward.judged])
+    known = reward.total[reward.judged]
+    many = index.bincount(minlength=groups) > 1
+    low, high = (known.new_zeros(groups).scatter_reduce(0, index, known, how, include_self=False) for how in _ENDS)
+    return (low == high)[many].float().mean() if bool(many.any()) else torch.tensor(torch.nan)
+
+
+_ENDS = ("amin", "amax")

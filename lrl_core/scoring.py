@@ -1,5 +1,9 @@
 """The seam between a reward and the training step: one contract, checked once, with errors that name the plugin."""
 
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import torch
@@ -9,6 +13,11 @@ from lrl_core.interfaces import Reward
 from lrl_core.masks import length_mask
 from lrl_core.registry import PluginError, origin
 from lrl_core.types import RewardSignal, Rollout
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 60.0
+"""Seconds after which a line in the log names the reward that is waited for."""
 
 TOLERANCE = 1e-4
 """How far the increments of by_token may be from total, absolutely and relatively."""
@@ -22,7 +31,8 @@ def judge(reward: Reward, rollout: Rollout) -> RewardSignal:
         rollout: The episodes, with texts.
     """
     try:
-        signal = reward.score(rollout)
+        with _watched(reward):
+            signal = reward.score(rollout)
     except PluginError:
         raise  # a reward inside this one has already been named
     except Exception as error:
@@ -37,6 +47,19 @@ def judge(reward: Reward, rollout: Rollout) -> RewardSignal:
     _check_by_prefix(reward, signal, rollout)
     _check_parts(reward, signal, rollout)
     return signal
+
+
+@contextmanager
+def _watched(reward: Reward) -> Iterator[None]:
+    """Say in the log which reward is waited for, once it takes long."""
+    line = "Still waiting for the reward %s after %g seconds. A time limit can be set with the reward Guard."
+    timer = threading.Timer(PATIENCE, log.warning, (line, _name(reward), PATIENCE))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def count_unjudged(signal: RewardSignal) -> int:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrl_core.masks import length_mask
-from lrl_core.sampling import Sampling
+from lrl_core.sampling import Repeats, Sampling
 from lrl_core.vocab import Head, VocabularyScores, over_vocabulary, score_vocabulary
 
 Batch = TypeVar("Batch", bound="_Rows")
@@ -38,6 +38,11 @@ class _Rows:
         listed = rows.tolist()
         return self._map(lambda tensor: tensor[rows], lambda items: tuple(items[i] for i in listed) if items else ())
 
+    @classmethod
+    def cat(cls: type[Batch], parts: Sequence[Batch]) -> Batch:
+        """The rows of all parts, in order; lines are filled up with 0 to the longest."""
+        return cls(**{f.name: _joined(f.name, [getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
     def _map(self: Batch, on_tensor: Callable[[Tensor], Tensor], on_tuple: Callable[[tuple], tuple]) -> Batch:
         def mapped(value: Any) -> Any:
             if isinstance(value, Tensor):
@@ -49,6 +54,42 @@ class _Rows:
             return on_tuple(value) if isinstance(value, tuple) else value
 
         return replace(self, **{f.name: mapped(getattr(self, f.name)) for f in fields(self)})
+
+
+def _joined(name: str, values: list[Any]) -> Any:
+    """One value of the values that parts of a batch hold in the same field."""
+    first = values[0]
+    if isinstance(first, Tensor) and all(isinstance(value, Tensor) for value in values):
+        return _joined_lines(values)
+    if isinstance(first, _Rows):
+        return type(first).cat(values)
+    if isinstance(first, dict) and all(value.keys() == first.keys() for value in values):
+        return {key: _joined(f"{name}[{key!r}]", [value[key] for value in values]) for key in first}
+    if isinstance(first, tuple) and all(isinstance(value, tuple) for value in values):
+        return tuple(item for value in values for item in value)
+    if all(value == first for value in values):
+        return first
+    raise ValueError(
+        f"Parts of one batch differ in {name}: got {[type(value).__name__ for value in values]}; expected the same "
+        "kind of value in each. Join only what one decoder, task and reward made."
+    )
+
+
+def _joined_lines(lines: list[Tensor]) -> Tensor:
+    if len({line.shape[1:] for line in lines}) == 1:
+        return torch.cat(lines)
+    widest = [max(widths) for widths in zip(*(line.shape[1:] for line in lines), strict=True)]
+    return torch.cat([_widened(line, widest) for line in lines])
+
+
+def _cut(line: Tensor | None, width: int) -> Tensor | None:
+    return None if line is None else line[:, :width]
+
+
+def _widened(line: Tensor, widths: Sequence[int]) -> Tensor:
+    """The same rows with every later axis filled up with 0 to the given width."""
+    missing = [(0, width - had) for width, had in zip(widths, line.shape[1:], strict=True)]
+    return torch.nn.functional.pad(line, [side for pair in reversed(missing) for side in pair])
 
 
 @dataclass(frozen=True)
@@ -133,14 +174,13 @@ class Rollout(_Rows):
         longest = int(self.lengths.max()) if len(self) else 0
         if longest == self.tokens.shape[1]:
             return self
-        paid, reference = self.environment_reward, self.reference_logprobs
         return replace(
             self,
             tokens=self.tokens[:, :longest],
             action_mask=self.action_mask[:, :longest],
             logprobs=self.logprobs[:, :longest],
-            environment_reward=None if paid is None else paid[:, :longest],
-            reference_logprobs=None if reference is None else reference[:, :longest],
+            environment_reward=_cut(self.environment_reward, longest),
+            reference_logprobs=_cut(self.reference_logprobs, longest),
         )
 
 
@@ -171,6 +211,8 @@ class Advantage(_Rows):
     """Weight of each token's log-probability gradient; finite, 0 off the action mask and on unjudged rows."""
     target: Float[Tensor, "B T"] | None = None
     """What a critic should have predicted before each token; None without a critic."""
+    values: Float[Tensor, "B T"] | None = None
+    """What the critic did predict when the episodes were collected; None without a critic."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +233,11 @@ class Experience:
         """Tokens that teach: chosen by the policy, in an episode that the reward could judge."""
         assert self.rollout is not None and self.reward is not None
         return self.rollout.action_mask & self.reward.judged[:, None]
+
+    @classmethod
+    def cat(cls, parts: Sequence["Experience"]) -> "Experience":
+        """The rows of all parts, in order."""
+        return cls(**{f.name: _joined(f.name, [getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def split(self, token_budget: int | None) -> list["Experience"]:
         """Micro-batches of at most `token_budget` padded tokens (None: one), never cutting a prompt's group apart.
@@ -214,9 +261,10 @@ class Experience:
                 bins.append([])
                 width, height = longest[group], rows[group]
             bins[-1].append(group)
-        return [self._of_groups(set(groups)) for groups in bins]
+        return [self.of_groups(set(groups)) for groups in bins]
 
-    def _of_groups(self, groups: set[int]) -> "Experience":
+    def of_groups(self, groups: set[int]) -> "Experience":
+        """The rows of the prompts with these group numbers."""
         def rows_of(source: Rollout) -> Tensor:
             listed = [i for i, group in enumerate(source.prompts.group.tolist()) if group in groups]
             return torch.tensor(listed, device=source.tokens.device, dtype=torch.long)
@@ -232,13 +280,9 @@ class Experience:
         return replace(
             part,
             rollout=rollout,
-            reward=replace(
-                reward,
-                by_token=None if reward.by_token is None else reward.by_token[:, :steps],
-                by_prefix=None if reward.by_prefix is None else reward.by_prefix[:, : steps + 1],
-            ),
+            reward=replace(reward, by_token=_cut(reward.by_token, steps), by_prefix=_cut(reward.by_prefix, steps + 1)),
             advantage=Advantage(
-                advantage.value[:, :steps], None if advantage.target is None else advantage.target[:, :steps]
+                advantage.value[:, :steps], _cut(advantage.target, steps), _cut(advantage.values, steps)
             ),
         )
 
@@ -294,14 +338,30 @@ class PolicyOutput:
         """Log-normaliser (logsumexp of the scaled logits) before each chosen token; 0 off the action mask."""
         return self._spread(self._scores.log_z)
 
+    def logprobs_of(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+        """Log-probability of other tokens in the places of the chosen ones; 0 off the action mask."""
+        return self._spread(self._score(tokens[self._at]).logprobs)
+
+    def estimate(self, head: Callable[[Float[Tensor, "N D"]], Float[Tensor, " N"]]) -> Float[Tensor, "B T"]:
+        """One number per chosen token from the hidden state before it; 0 off the action mask."""
+        return self._spread(head(self._hidden))
+
     def over_vocabulary(self, fn: Callable[[Float[Tensor, "n V"]], Float[Tensor, " n"]]) -> Float[Tensor, "B T"]:
         """One number per chosen token from all its log-probabilities; `fn` sees them in chunks [n V]."""
-        return self._spread(over_vocabulary(fn, self._hidden, self.head, self._at[1], self.sampling))
+        return self._spread(over_vocabulary(fn, self._hidden, self.head, self._at[1], self.sampling, self._repeats))
 
     @cached_property
     def _scores(self) -> VocabularyScores:
-        tokens = self.rollout.tokens[self._at]
-        return score_vocabulary(self._hidden, self.head, tokens, self._at[1], self.sampling, self.eos)
+        return self._score(self.rollout.tokens[self._at])
+
+    def _score(self, tokens: Int[Tensor, " N"]) -> VocabularyScores:
+        return score_vocabulary(
+            self._hidden, self.head, tokens, self._at[1], self.sampling, self.eos, self._repeats
+        )
+
+    @cached_property
+    def _repeats(self) -> Repeats | None:
+        return self.sampling.repeats(self.rollout.tokens, self._at)
 
     def _spread(self, values: Float[Tensor, " N"]) -> Float[Tensor, "B T"]:
         empty = values.new_zeros(self.rollout.tokens.shape)

@@ -31,6 +31,7 @@ _QUIET = (
     ".*smaller than the logging interval.*",
     ".*treespec, LeafSpec.*",
     ".*`tensorboardX` has been removed.*",
+    ".*in eval mode at the start of training.*",
 )
 
 

@@ -1,6 +1,6 @@
 """The conformance kit for decoders, baselines, objectives and replays: what every plugin of the kind must keep."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TypeVar
 
@@ -137,9 +137,9 @@ def check_replay(make: Callable[[], Replay]) -> None:
     experts = Experience(expert=fresh.expert)
     calls: list[str] = []
 
-    def collect() -> Experience:
+    def collect(groups: Collection[int] | None = None) -> Experience:
         calls.append("collect")
-        return fresh
+        return fresh if groups is None else fresh.of_groups(set(groups))
 
     def expert() -> Experience:
         calls.append("expert")

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lrl_core.interfaces import Decoder, Policy, Reward, Sampler, State, TaskFacts
+from lrl_core.interfaces import Baseline, Decoder, Policy, Reward, Sampler, State, TaskFacts
 from lrl_core.masks import length_mask
 from lrl_core.sampling import Sampling
 from lrl_core.tokenizer import Tokenizer
@@ -107,10 +107,20 @@ class ToySampler(Sampler):
         policy: Who plays.
         decoder: The training decoder.
         reward: Who judges.
+        baseline: The recipe's baseline, for parts that look at it.
+        reference: The recipe's reference policy, for parts that look at it.
     """
 
-    def __init__(self, policy: Policy, decoder: Decoder, reward: Reward) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        decoder: Decoder,
+        reward: Reward,
+        baseline: Baseline | None = None,
+        reference: nn.Module | None = None,
+    ) -> None:
         self.policy, self.decoder, self.reward = policy, decoder, reward
+        self.baseline, self.reference = baseline, reference
 
     def roll_out(self, prompts: Prompts, decoder: Decoder | None = None) -> tuple[Rollout, RewardSignal]:
         rollout = (decoder or self.decoder).decode(self.policy, prompts)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from lrl_core.interfaces import Replay
+from lrl_core.interfaces import Collect, Replay
 from lrl_core.types import Experience
 
 
@@ -11,5 +11,5 @@ class Expert(Replay):
 
     samples = False
 
-    def batches(self, collect: Callable[[], Experience], expert: Callable[[], Experience]) -> Iterator[Experience]:
+    def batches(self, collect: Collect, expert: Callable[[], Experience]) -> Iterator[Experience]:
         yield expert()

@@ -1,0 +1,98 @@
+"""The policy that the trained one is kept near: a copy that holds still, another checkpoint, or a moving average."""
+
+from contextlib import nullcontext
+from copy import deepcopy
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lrl_core.interfaces import Policy
+from lrl_core.types import Rollout
+
+
+class Reference(nn.Module):
+    """The reference policy of a KL term (Ziegler 2019): by default the policy as it is when reinforcement begins.
+
+    A policy that trains an adapter (LoRA) and names neither path nor decay is its own reference with the adapter off,
+    which costs no memory; any other reference is a second copy of the weights, saved in the checkpoint.
+
+    Args:
+        path: A checkpoint of an earlier run whose policy is the reference; None takes the policy of this run.
+        decay: Weight of the past, in (0, 1), when the reference follows the policy after every training step as a
+            moving average; None holds it still.
+        token_budget: Padded tokens that are read at once; None reads a step's episodes in one pass.
+    """
+
+    begun: Tensor
+
+    def __init__(self, path: str | None = None, decay: float | None = None, token_budget: int | None = None) -> None:
+        super().__init__()
+        if decay is not None and not 0 < decay < 1:
+            raise ValueError(f"Reference: decay is {decay}; expected a number in (0, 1), or null to hold it still.")
+        self.path, self.decay, self.token_budget = path, decay, token_budget
+        self.copy: Policy | None = None
+        self.register_buffer("begun", torch.tensor(False))
+
+    def hold(self, policy: Policy) -> None:
+        """Make room for the reference: a frozen copy of the policy, or of the checkpoint's one."""
+        if self.path is None and self.decay is None and policy.adapter_off() is not None:
+            return
+        self.copy = deepcopy(policy).requires_grad_(False).eval()
+        if self.path is not None:
+            load_policy(self.copy, self.path, "reference.path")
+
+    def begin(self, policy: Policy) -> None:
+        """Take over the policy's weights as reinforcement begins; a resumed run goes on with those it saved."""
+        if self.copy is not None and self.path is None and not bool(self.begun):
+            self.copy.load_state_dict(policy.state_dict())
+        self.begun.fill_(True)
+
+    @torch.no_grad()
+    def follow(self, policy: Policy) -> None:
+        """Move a little towards the policy, where the reference is a moving average."""
+        if self.copy is None or self.decay is None:
+            return
+        for mine, theirs in zip(self.copy.parameters(), policy.parameters(), strict=True):
+            mine.lerp_(theirs.to(mine.dtype), 1 - self.decay)
+
+    @torch.no_grad()
+    def logprobs(self, policy: Policy, rollout: Rollout) -> Float[Tensor, "B T"]:
+        """Log-probabilities of the chosen tokens under the reference, tempered and truncated as they were drawn."""
+        reader = policy if self.copy is None else self.copy
+        reader.eval()
+        with (policy.adapter_off() if self.copy is None else None) or nullcontext():
+            parts = [reader(part).logprobs for part in self._parts(rollout)]
+        wide = rollout.tokens.shape[1]
+        return torch.cat([nn.functional.pad(part, (0, wide - part.shape[1])) for part in parts])
+
+    def _parts(self, rollout: Rollout) -> list[Rollout]:
+        if self.token_budget is None:
+            return [rollout]
+        line = rollout.tokens.shape[1] + rollout.prompts.tokens.shape[1]
+        rows = torch.arange(len(rollout), device=rollout.tokens.device)
+        return [rollout.select(some).trimmed() for some in rows.split(max(1, self.token_budget // max(1, line)))]
+
+    def train(self, mode: bool = True) -> "Reference":
+        """A reference never trains: no dropout, whatever the module around it does."""
+        return super().train(False)
+
+
+def load_policy(policy: Policy, path: str, option: str) -> None:
+    """Give a policy the weights that a checkpoint holds for it.
+
+    Args:
+        policy: What receives them.
+        path: A checkpoint of a run.
+        option: The recipe's name for that path, for errors.
+    """
+    saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    prefix = "policy."
+    weights = {name[len(prefix) :]: value for name, value in saved.items() if name.startswith(prefix)}
+    try:
+        policy.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{option}: the policy saved in {path} does not fit {type(policy).__name__} of this recipe: "
+            f"{error}. Expected the same policy arguments and the same tokenizer."
+        ) from error

@@ -1,0 +1,119 @@
+"""The reference policy: when it is taken, how it follows, and that a resumed run has the same one."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lrl_core.module import PolicyGradient
+from lrl_core.phases import WarmUp
+from lrl_core.reference import Reference
+from lrl_core.testing.toy import TableReward
+from lrl_core.testing.toy_task import ToyTask
+from lrl_plugins.baselines.means import LeaveOneOut
+from lrl_plugins.decoders.sample import Sample
+from lrl_plugins.objectives.cross_entropy import CrossEntropy
+from lrl_plugins.objectives.reinforce import Reinforce
+from lrl_plugins.policies.recurrent import Recurrent
+from lrl_plugins.replays.expert import Expert
+from lrl_plugins.replays.fresh import Fresh
+from lrl_plugins.rewards.kl_penalty import KLPenalty
+from lrl_plugins.rewards.sum import Sum
+
+
+def fit(folder, epochs, reference, steps=3, warm_up=1, ckpt=None, start_from=None):
+    torch.manual_seed(1)
+    task = ToyTask(prompts=20)
+    module = PolicyGradient(
+        task=task.facts(),
+        policy=Recurrent(cell="gru", embedding=6, hidden=8),
+        objective=Reinforce(),
+        replay=Fresh(),
+        decoder=Sample(max_length=4, samples=3, temperature=0.8),
+        reward=Sum(
+            {"a": TableReward(lambda tokens: float(tokens.count(0))), "kl": KLPenalty(0.1, target=0.5, horizon=10)}
+        ),
+        baseline=LeaveOneOut(),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.05),
+        warm_up=WarmUp(warm_up, CrossEntropy(), Expert()),
+        reference=reference,
+        start_from=start_from,
+    )
+    torch.manual_seed(7)
+    trainer = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        max_epochs=epochs,
+        limit_train_batches=steps,
+        limit_val_batches=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[ModelCheckpoint(dirpath=folder, every_n_train_steps=1, save_top_k=-1, filename="{step}")],
+    )
+    trainer.fit(module, task, ckpt_path=ckpt, **({"weights_only": False} if ckpt else {}))
+    return module
+
+
+def weights(policy):
+    return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
+
+
+def saved_policy(path):
+    state = torch.load(path, weights_only=False)["state_dict"]
+    return torch.cat([value.flatten() for name, value in state.items() if name.startswith("policy.")])
+
+
+def test_the_reference_is_the_policy_after_the_warm_up_and_holds_still(tmp_path):
+    module = fit(tmp_path, 3, Reference())
+    assert weights(module.reference.copy).equal(saved_policy(tmp_path / "step=3.ckpt"))
+    assert not weights(module.policy).equal(weights(module.reference.copy))
+    assert not any(parameter.requires_grad for parameter in module.reference.parameters())
+
+
+def test_the_divergence_is_0_at_the_first_step_and_grows(tmp_path):
+    first = fit(tmp_path / "one", 1, Reference(), steps=1, warm_up=0)
+    assert float(first.trainer.callback_metrics["kl/reference"]) == pytest.approx(0, abs=1e-5)
+    later = fit(tmp_path / "two", 4, Reference(), warm_up=0)
+    assert abs(float(later.trainer.callback_metrics["kl/reference"])) > 0.01
+
+
+def test_a_checkpoints_policy_can_be_the_reference_and_the_start(tmp_path):
+    fit(tmp_path / "first", 2, Reference())
+    path = str(tmp_path / "first" / "step=6.ckpt")
+    module = fit(tmp_path / "second", 2, Reference(path=path), start_from=path, warm_up=0)
+    assert weights(module.reference.copy).equal(saved_policy(path))
+    with pytest.raises(FileNotFoundError):
+        fit(tmp_path / "third", 1, Reference(path="nowhere.ckpt"))
+
+
+def test_a_moving_average_follows_the_policy(tmp_path):
+    """After one step from the start w0 to w1 it is w0 + (1 - decay)(w1 - w0)."""
+    module = fit(tmp_path, 1, Reference(decay=0.75), steps=1, warm_up=0)
+    start = weights(fit(tmp_path / "none", 1, Reference(), steps=1, warm_up=0).reference.copy)
+    expected = start + 0.25 * (weights(module.policy) - start)
+    assert torch.allclose(weights(module.reference.copy), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("decay", [None, 0.9], ids=["frozen", "moving-average"])
+def test_resume_has_the_same_reference_and_coefficient_bit_for_bit(tmp_path, decay):
+    whole = fit(tmp_path / "whole", 3, Reference(decay=decay))
+    resumed = fit(tmp_path / "resumed", 3, Reference(decay=decay), ckpt=tmp_path / "whole" / "step=5.ckpt")
+    assert weights(resumed.policy).equal(weights(whole.policy))
+    assert weights(resumed.reference).equal(weights(whole.reference))
+    coefficient = whole.reward.terms["kl"].coefficient
+    assert resumed.reward.terms["kl"].coefficient.equal(coefficient)
+    assert float(coefficient) != 0.1
+
+
+def test_a_token_budget_changes_nothing(tmp_path):
+    module = fit(tmp_path, 1, Reference(), steps=1, warm_up=0)
+    rollout = module.last_experience.rollout
+    whole = module.reference.logprobs(module.policy, rollout)
+    module.reference.token_budget = 10
+    assert torch.allclose(module.reference.logprobs(module.policy, rollout), whole, atol=1e-6)
+
+
+def test_an_impossible_decay_is_refused():
+    with pytest.raises(ValueError, match="Reference: decay is 1.5"):
+        Reference(decay=1.5)
