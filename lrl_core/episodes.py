@@ -48,22 +48,27 @@ def play(
         sampling: How `choose` makes its distribution; recorded in the rollout.
         samples: Episodes per prompt row; they stand together.
         environment: Who answers when the policy hands over; None for a monologue.
-        forced: Tokens that each episode is fed before it may choose (one list per episode); None for none.
+        forced: Tokens that each episode is fed before it may choose (one list per episode); None for none. An opening
+            that ends with `eos` is a whole episode.
     """
     distinct, index = prompts.distinct()
     logits, state = policy.begin(distinct)
     rows = torch.arange(len(prompts), device=index.device).repeat_interleave(samples)
-    table = _Table(prompts.select(rows), max_length, pad, forced, environment, logits.shape[1])
+    table = _Table(prompts.select(rows), max_length, pad, eos, forced, environment, logits.shape[1])
     if samples > 1 or len(distinct) < len(prompts):
         logits, state = logits[index[rows]], state.select(index[rows])
     held = torch.arange(len(rows), device=index.device)  # which episode each row of the state is
     running = torch.ones_like(held, dtype=torch.bool)
     for t in range(max_length):
-        tokens, logprobs = choose(logits, torch.full_like(held, t))
+        position = torch.full_like(held, t)
+        if sampling.no_repeat_ngram:  # the rest of `sampling` needs no memory: `choose` sees to it
+            logits = sampling.allow(logits, position, sampling.repeated(table.tokens[held, :t]))
+        tokens, logprobs = choose(logits, position)
         tokens, chosen = table.feed(tokens, held)
         ended = chosen & (tokens == eos) if eos is not None else torch.zeros_like(running)
         table.write(t, held[running], tokens[running], logprobs[running], chosen[running])
-        ended |= table.converse(t, held, tokens, chosen & running, ended)
+        table.converse(t, held, tokens, chosen & running, ended)
+        ended |= table.over(held)
         table.finish(held[running & ended])
         running &= ~ended
         left = int(running.sum())
@@ -88,6 +93,7 @@ class _Table:
         prompts: Prompts,
         max_length: int,
         pad: int,
+        eos: int | None,
         forced: Sequence[Sequence[int]] | None,
         environment: Environment | None,
         vocabulary: int,
@@ -106,7 +112,8 @@ class _Table:
         self.environment = environment
         self.states: list[Any] = environment.start(prompts) if environment else []
         self.said: list[list[int]] = [[] for _ in self.states]
-        self.leaving: set[int] = set()  # episodes that end when their queue is empty
+        # Episodes that end when their queue is empty.
+        self.leaving = {episode for episode, queue in enumerate(self.queues) if queue and queue[-1] == eos}
         self.environment_reward = torch.zeros(count, max_length, device=device) if environment else None
 
     def feed(self, tokens: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,20 +137,25 @@ class _Table:
     def finish(self, episodes: Tensor) -> None:
         self.terminated[episodes] = True
 
-    def converse(self, t: int, held: Tensor, tokens: Tensor, chosen: Tensor, ended: Tensor) -> Tensor:
-        """Let the environment answer the rows that hand over; True where the conversation is over."""
-        over = torch.zeros_like(chosen)
+    def converse(self, t: int, held: Tensor, tokens: Tensor, chosen: Tensor, ended: Tensor) -> None:
+        """Let the environment answer the rows that hand over."""
         if self.environment is None:
-            return over
+            return
         turn_ends = set(self.environment.turn_ends)
-        flags = zip(held.tolist(), tokens.tolist(), chosen.tolist(), ended.tolist(), strict=True)
-        for row, (episode, token, was_chosen, has_ended) in enumerate(flags):
+        for episode, token, was_chosen, has_ended in zip(
+            held.tolist(), tokens.tolist(), chosen.tolist(), ended.tolist(), strict=True
+        ):
             if was_chosen:
                 self.said[episode].append(token)
                 if token in turn_ends or has_ended:
                     self._answer(t, episode)
-            over[row] = episode in self.leaving and not self.queues[episode]
-        return over
+
+    def over(self, held: Tensor) -> Tensor:
+        """True where an environment has ended the episode, or an opening whose last token is the end token."""
+        if not self.leaving:
+            return torch.zeros_like(held, dtype=torch.bool)
+        over = [episode in self.leaving and not self.queues[episode] for episode in held.tolist()]
+        return torch.tensor(over, device=held.device)
 
     def _answer(self, t: int, episode: int) -> None:
         assert self.environment is not None and self.environment_reward is not None

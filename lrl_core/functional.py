@@ -114,15 +114,90 @@ def group_index(group: Int[Tensor, " B"]) -> tuple[Int[Tensor, " B"], int]:
     return index, names.shape[0]
 
 
+def group_sum(values: Float[Tensor, " B"], group: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Sum over the rows of the same group, given to each of them."""
+    index, groups = group_index(group)
+    return values.new_zeros(groups).index_add(0, index, values)[index]
+
+
+def group_mean(
+    values: Float[Tensor, " B"],
+    group: Int[Tensor, " B"],
+    judged: Bool[Tensor, " B"],
+    weights: Float[Tensor, " B"] | None = None,
+) -> Float[Tensor, " B"]:
+    """Mean of the judged values of the same group, given to each row; 0 where there are none.
+
+    Args:
+        values: One number per row.
+        group: Equal number = same group.
+        judged: Which values count.
+        weights: How much each counts, >= 0; None: all alike.
+    """
+    counts = torch.where(judged, torch.ones_like(values) if weights is None else weights.to(values.dtype), 0)
+    weight = group_sum(counts, group)
+    total = group_sum(torch.where(judged, values, 0) * counts, group)
+    return torch.where(weight > 0, total / weight, 0)
+
+
+def group_std(values: Float[Tensor, " B"], group: Int[Tensor, " B"], judged: Bool[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Standard deviation (over n - 1) of the judged values of the same group; 0 where there are fewer than two."""
+    squares = torch.where(judged, values - group_mean(values, group, judged), 0).pow(2)
+    count = group_sum(judged.to(values.dtype), group)
+    return (group_sum(squares, group) / (count - 1).clamp(min=1)).sqrt()
+
+
 def leave_one_out_mean(
     values: Float[Tensor, " B"], group: Int[Tensor, " B"], judged: Bool[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
     """Mean of the other judged values of the same group; the value itself where there is no other."""
-    index, groups = group_index(group)
-    known = torch.where(judged, values, 0)
-    total = values.new_zeros(groups).index_add(0, index, known)[index] - known
-    others = values.new_zeros(groups).index_add(0, index, judged.to(values.dtype))[index] - judged.to(values.dtype)
+    known, counts = torch.where(judged, values, 0), judged.to(values.dtype)
+    total = group_sum(known, group) - known
+    others = group_sum(counts, group) - counts
     return torch.where(others > 0, total / others.clamp(min=1), known)
+
+
+def credit(rollout: Rollout, reward: RewardSignal) -> Float[Tensor, "B T"]:
+    """What each token is credited with: the reward to go where increments are known, else the whole reward."""
+    if reward.by_token is None:
+        return reward.total[:, None].expand(rollout.tokens.shape)
+    return reward_to_go(reward.by_token, length_mask(rollout.lengths, rollout.tokens.shape[1]))
+
+
+def token_rewards(rollout: Rollout, reward: RewardSignal) -> Float[Tensor, "B T"]:
+    """What each chosen token earned: its increment, or the whole reward on the last one; 0 on all other tokens.
+
+    What stands on an environment's word was earned by the chosen token before it. Unjudged rows earn 0.
+    """
+    steps = torch.arange(rollout.tokens.shape[1], device=rollout.tokens.device)
+    paid = reward.by_token
+    if paid is None:
+        paid = torch.where(steps == rollout.lengths[:, None] - 1, reward.total[:, None], 0)
+    real = length_mask(rollout.lengths, rollout.tokens.shape[1]) & reward.judged[:, None]
+    chosen = torch.where(rollout.action_mask, steps, -1).cummax(1).values  # the last chosen token so far
+    earned = torch.where(real & (chosen >= 0), paid, 0)
+    return torch.zeros_like(earned).scatter_add(1, chosen.clamp(min=0), earned)
+
+
+def squared_error(
+    values: Float[Tensor, "B T"],
+    targets: Float[Tensor, "B T"],
+    before: Float[Tensor, "B T"] | None = None,
+    clip: float | None = None,
+) -> Float[Tensor, "B T"]:
+    """1/2 (V - G)^2, or the larger of it and the same with V held within `clip` of what it was (Schulman 2017, PPO).
+
+    Args:
+        values: V, what a critic predicts now.
+        targets: G, what it should predict.
+        before: What it predicted when the episodes were collected.
+        clip: How far it may move; None for no limit.
+    """
+    error = (values - targets).pow(2)
+    if clip is not None and before is not None:
+        held = values.clamp(before - clip, before + clip)
+        error = torch.maximum(error, (held - targets).pow(2))
+    return error / 2
 
 
 def compared_with(baseline: Tensor, rollout: Rollout, reward: RewardSignal) -> Advantage:
@@ -135,10 +210,6 @@ def compared_with(baseline: Tensor, rollout: Rollout, reward: RewardSignal) -> A
         rollout: The episodes.
         reward: Their rewards; unjudged rows get advantage 0.
     """
-    if reward.by_token is None:
-        credit = reward.total[:, None].expand(rollout.tokens.shape)
-    else:
-        credit = reward_to_go(reward.by_token, length_mask(rollout.lengths, rollout.tokens.shape[1]))
-    difference = credit - (baseline[:, None] if baseline.dim() == 1 else baseline)
+    difference = credit(rollout, reward) - (baseline[:, None] if baseline.dim() == 1 else baseline)
     teaches = rollout.action_mask & reward.judged[:, None] & difference.isfinite()
     return Advantage(torch.where(teaches, difference, 0))

@@ -96,9 +96,11 @@ class PolicyGradient(LightningModule, Sampler):
         self._lay_out_phases(objective, replay, optimizer, scheduler, warm_up)
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
         self.seed: int | None = None
-        self.last_experience: Experience | None = None
+        self.last_experience: Experience | None = None  # what the step drew; human answers where it drew nothing
+        self.collected: list[Experience] = []  # what the current step has drawn so far
         self.answers: list[Answer] = []
         self.seconds: dict[str, float] = {}
+        self.drawn = (0, 0)  # episodes and chosen tokens that this rank drew to learn from in the current step
         self.scheduled = -1  # the epoch that every part has been told of
         bind_all(self, task)
         self.answering = self._answering_decoder()
@@ -213,21 +215,24 @@ class PolicyGradient(LightningModule, Sampler):
         assert self.seed is not None
         # Every random draw of a step is a function of seed, rank and step: a resumed run needs no saved generators.
         seed_step(self.seed, self.global_rank, int(self.steps_done))
-        self.seconds = {}
+        self.seconds, self.drawn = {}, (0, 0)
         self._follow_schedules()
         phase = self.phase
         optimizers = self._every_optimizer()
         policy_optimizer, learner_optimizers = optimizers[phase.optimizer], optimizers[len(self.factories) :]
+        self.collected = []
         for experience in phase.replay.batches(partial(self._collect, prompts), lambda: _human_answers(prompts)):
             teach = partial(phase.objective.loss, self.read)
             metrics = self.update(teach, phase.objective.count, experience, policy_optimizer)
             for learner, optimizer in zip(self.learners, learner_optimizers, strict=True):
                 for _ in range(learner.updates if experience.rollout is not None else 0):
-                    metrics |= self.update(learner.learn, learner.count, experience, optimizer)
-            self.last_experience = experience
+                    learnt = self.update(learner.learn, learner.count, experience, optimizer)
+                    metrics |= _of_learner(learner, learnt)
         self._step_scheduler(phase.optimizer)
+        # What was drawn, not what was read: epochs and minibatches show the same episodes several times, or in parts.
+        self.last_experience = _joined(self.collected) if self.collected else experience
         for component in components(self):
-            component.learned(experience)
+            component.learned(self.last_experience)
         if self.reference is not None and phase.replay.samples:
             self.reference.follow(self.policy)
         self.steps_done += 1
@@ -255,6 +260,7 @@ class PolicyGradient(LightningModule, Sampler):
         """Fresh episodes, scored and compared, with the human answers beside them."""
         assert self.baseline is not None
         rollout, reward = self.roll_out(prompts.distinct()[0])
+        self.drawn = (self.drawn[0] + len(rollout), self.drawn[1] + int(rollout.action_mask.sum()))
         with self._clock("baseline"):
             advantage = self.baseline.advantage(rollout, reward, self)
         if advantage.value.shape != rollout.tokens.shape or not bool(advantage.value.isfinite().all()):
@@ -263,7 +269,9 @@ class PolicyGradient(LightningModule, Sampler):
                 f"{int((~advantage.value.isfinite()).sum())} non-finite entries; expected finite numbers of shape "
                 f"{tuple(rollout.tokens.shape)}, 0 where nothing is taught."
             )
-        return Experience(rollout, reward, advantage, expert=Rollout.of_targets(prompts))
+        experience = Experience(rollout, reward, advantage, expert=Rollout.of_targets(prompts))
+        self.collected.append(experience)
+        return experience
 
     def roll_out(self, prompts: Prompts, decoder: Decoder | None = None) -> tuple[Rollout, RewardSignal]:
         """Play and score episodes, without gradients and without dropout; None means the training decoder."""
@@ -434,6 +442,17 @@ def trained(module: object) -> list[nn.Parameter]:
 
 def _human_answers(prompts: Prompts) -> Experience:
     return Experience(expert=Rollout.of_targets(prompts))
+
+
+def _joined(parts: list[Experience]) -> Experience:
+    return parts[0] if len(parts) == 1 else Experience.cat(parts)
+
+
+def _of_learner(learner: Learner, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The numbers of a learner's update, told apart from those of the policy's."""
+    shared = ("loss", "gradient_norm")
+    name = type(learner).__name__
+    return {f"{name}/{key}" if key in shared else key: value for key, value in metrics.items()}
 
 
 def _add(sums: dict[str, Tensor], metrics: dict[str, Tensor], share: float) -> dict[str, Tensor]:

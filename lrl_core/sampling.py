@@ -1,10 +1,26 @@
 """How a distribution over the vocabulary is made from logits: temperature, bans and truncation, written once."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+
+class Repeats(NamedTuple):
+    """Tokens that would complete an n-gram for the second time: sparse pairs, sorted by row."""
+
+    row: Int[Tensor, " M"]
+    """Which of N rows of logits."""
+    token: Int[Tensor, " M"]
+    """Which token may not follow there; a pair may occur twice."""
+
+    def within(self, rows: slice) -> "Repeats":
+        """The pairs of these consecutive rows, counted from the first of them."""
+        ends = torch.tensor([rows.start, rows.stop], device=self.row.device)
+        first, last = torch.searchsorted(self.row, ends).tolist()
+        return Repeats(self.row[first:last] - rows.start, self.token[first:last])
 
 
 @dataclass(frozen=True)
@@ -21,7 +37,11 @@ class Sampling:
         min_p: Keep tokens at least min_p times as probable as the most probable one; 0 keeps all.
         banned: Token ids that are never drawn (padding, for one).
         min_length: An episode has at least this many tokens, EOS counted; until then EOS is banned.
-        eos: Id of the end token; needed when min_length > 1.
+        eos: Id of the end token; needed when min_length > 1 and for `limit`.
+        limit: Where a token is the episode's last one of this many, only EOS is left; None lets the limit cut.
+        no_repeat_ngram: No n-gram of this many tokens occurs twice in an episode; 0 allows all. The whole line
+            counts, also what was forced or said by an environment; the prompt does not. EOS is never banned by it,
+            and where it would leave no token at all it bans nothing.
     """
 
     temperature: float = 1.0
@@ -31,6 +51,8 @@ class Sampling:
     banned: tuple[int, ...] = ()
     min_length: int = 0
     eos: int | None = None
+    limit: int | None = None
+    no_repeat_ngram: int = 0
 
     def __post_init__(self) -> None:
         expected = {
@@ -39,36 +61,92 @@ class Sampling:
             "top_p": ("in (0, 1]", 0 < self.top_p <= 1),
             "min_p": ("in [0, 1]", 0 <= self.min_p <= 1),
             "min_length": (">= 0", self.min_length >= 0),
+            "limit": (">= 1, or None", self.limit is None or self.limit >= 1),
+            "no_repeat_ngram": (">= 0", self.no_repeat_ngram >= 0),
         }
         for name, (interval, holds) in expected.items():
             if not holds:
                 raise ValueError(f"Sampling: {name} is {getattr(self, name)!r}; expected a number {interval}.")
         if self.min_length > 1 and self.eos is None:
             raise ValueError("Sampling: min_length needs the id of the end token; give eos.")
+        if self.limit is not None and (self.eos is None or self.eos in self.banned):
+            raise ValueError(f"Sampling: limit forces the end token, but eos is {self.eos} and banned {self.banned}.")
 
     @property
     def truncates(self) -> bool:
         """Whether some allowed tokens may be left out of the distribution (top-k, top-p or min-p is on)."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
-    def scale(self, logits: Float[Tensor, "N V"], position: Int[Tensor, " N"]) -> Float[Tensor, "N V"]:
+    def scale(
+        self, logits: Float[Tensor, "N V"], position: Int[Tensor, " N"], repeats: Repeats | None = None
+    ) -> Float[Tensor, "N V"]:
         """Logits after bans and temperature, in float32 (or wider); banned entries are -inf.
 
         Args:
             logits: What the policy says.
             position: Index t of the token that is chosen, counted from the start of the episode.
+            repeats: What `repeated` or `repeats` says of these rows; None where no n-gram is banned.
         """
         scaled = logits if logits.dtype == torch.float64 else logits.float()
         if self.temperature != 1:
             scaled = scaled / self.temperature
+        return self.allow(scaled, position, repeats)
+
+    def allow(
+        self, logits: Float[Tensor, "N V"], position: Int[Tensor, " N"], repeats: Repeats | None = None
+    ) -> Float[Tensor, "N V"]:
+        """The same logits with every banned entry at -inf; twice is the same as once. Arguments as in `scale`."""
         if self.banned:
-            banned = torch.tensor(self.banned, device=logits.device)
-            scaled = scaled.index_fill(1, banned, -torch.inf)
+            logits = logits.index_fill(1, torch.tensor(self.banned, device=logits.device), -torch.inf)
         if self.min_length > 1:
             early = position + 1 < self.min_length
-            column = scaled[:, self.eos].masked_fill(early, -torch.inf)
-            scaled = scaled.index_copy(1, torch.tensor([self.eos], device=logits.device), column[:, None])
-        return scaled
+            column = logits[:, self.eos].masked_fill(early, -torch.inf)
+            logits = logits.index_copy(1, torch.tensor([self.eos], device=logits.device), column[:, None])
+        if self.limit is not None:
+            others = torch.arange(logits.shape[1], device=logits.device) != self.eos
+            logits = logits.masked_fill((position + 1 >= self.limit)[:, None] & others, -torch.inf)
+        if repeats is not None:
+            fewer = logits.index_put((repeats.row, repeats.token), logits.new_tensor(-torch.inf))
+            logits = torch.where((fewer > -torch.inf).any(1, keepdim=True), fewer, logits)
+        return logits
+
+    def repeated(self, history: Int[Tensor, "N T"]) -> Repeats | None:
+        """What may not come next after these lines, all T tokens long; None where no n-gram is banned.
+
+        Rows may be padded: what they are told is of no use after their end.
+        """
+        n, length = self.no_repeat_ngram, history.shape[1]
+        if n == 0:
+            return None
+        if length < n:
+            return Repeats(history.new_zeros(0), history.new_zeros(0))
+        seen = history.unfold(1, n, 1)
+        context = history[:, length - n + 1 :]
+        row, start = (seen[:, :, :-1] == context[:, None]).all(2).nonzero(as_tuple=True)
+        token = history[row, start + n - 1]
+        free = token != self.eos if self.eos is not None else torch.ones_like(token, dtype=torch.bool)
+        return Repeats(row[free], token[free])
+
+    def repeats(self, tokens: Int[Tensor, "B T"], at: tuple[Tensor, ...]) -> Repeats | None:
+        """What could not come at these places of finished episodes; row n of the answer is place n.
+
+        Args:
+            tokens: The episodes.
+            at: Rows and columns of N places, in reading order.
+        """
+        if self.no_repeat_ngram == 0:
+            return None
+        place = torch.full_like(tokens, -1)
+        place[at] = torch.arange(len(at[0]), device=tokens.device)
+        pairs = []
+        for t in range(tokens.shape[1]):
+            found = self.repeated(tokens[:, :t])
+            assert found is not None
+            rows = place[found.row, t]
+            pairs.append((rows[rows >= 0], found.token[rows >= 0]))
+        row, token = (torch.cat(parts) for parts in zip(*pairs, strict=True)) if pairs else (place[:0, 0],) * 2
+        order = row.argsort()
+        return Repeats(row[order], token[order])
 
     def keep(self, scaled: Float[Tensor, "N V"]) -> Bool[Tensor, "N V"]:
         """Which tokens top-k, top-p and min-p leave in, from the result of `scale`. The most probable always stays."""

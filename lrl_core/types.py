@@ -265,11 +265,12 @@ class Experience:
 
     def of_groups(self, groups: set[int]) -> "Experience":
         """The rows of the prompts with these group numbers."""
+
         def rows_of(source: Rollout) -> Tensor:
             listed = [i for i, group in enumerate(source.prompts.group.tolist()) if group in groups]
             return torch.tensor(listed, device=source.tokens.device, dtype=torch.long)
 
-        part = Experience(expert=self.expert.select(rows_of(self.expert)).trimmed() if self.expert else None)
+        part = Experience(expert=None if self.expert is None else self.expert.select(rows_of(self.expert)).trimmed())
         if self.rollout is None:
             return part
         assert self.reward is not None and self.advantage is not None
@@ -355,9 +356,7 @@ class PolicyOutput:
         return self._score(self.rollout.tokens[self._at])
 
     def _score(self, tokens: Int[Tensor, " N"]) -> VocabularyScores:
-        return score_vocabulary(
-            self._hidden, self.head, tokens, self._at[1], self.sampling, self.eos, self._repeats
-        )
+        return score_vocabulary(self._hidden, self.head, tokens, self._at[1], self.sampling, self.eos, self._repeats)
 
     @cached_property
     def _repeats(self) -> Repeats | None:

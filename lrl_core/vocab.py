@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lrl_core.sampling import Sampling
+from lrl_core.sampling import Repeats, Sampling
 
 CHUNK_ELEMENTS = 1 << 23
 """How many logits are alive at once: 32 MiB in float32."""
@@ -50,6 +50,7 @@ def score_vocabulary(
     position: Int[Tensor, " N"],
     sampling: Sampling,
     eos: int | None,
+    repeats: Repeats | None = None,
 ) -> VocabularyScores:
     """Score N tokens against the vocabulary with gradients to `hidden` and `head`.
 
@@ -60,10 +61,11 @@ def score_vocabulary(
         position: Its index in the episode.
         sampling: How the distribution was made.
         eos: End token for `log_stop`; None gives -inf.
+        repeats: What `sampling.repeats` says of these tokens' places; None where it bans no n-gram.
     """
     hidden = hidden.to(head.weight.dtype)
     bias = head.bias if head.bias is not None else hidden.new_zeros(0)
-    return VocabularyScores(*_Score.apply(hidden, head.weight, bias, tokens, position, sampling, eos))
+    return VocabularyScores(*_Score.apply(hidden, head.weight, bias, tokens, position, sampling, eos, repeats))
 
 
 def over_vocabulary(
@@ -72,6 +74,7 @@ def over_vocabulary(
     head: Head,
     position: Int[Tensor, " N"],
     sampling: Sampling,
+    repeats: Repeats | None = None,
 ) -> Float[Tensor, " N"]:
     """Apply `fn` to the log-probabilities (bans and temperature, no truncation) of each chunk, with gradients.
 
@@ -81,14 +84,23 @@ def over_vocabulary(
         head: Output matrix and bias.
         position: Index of the token in the episode.
         sampling: How the distribution was made.
+        repeats: What `sampling.repeats` says of these places; None where it bans no n-gram.
     """
 
-    def one_chunk(part: Tensor, weight: Tensor, bias: Tensor | None, at: Tensor) -> Tensor:
-        return fn(sampling.scale(Head(weight, bias).logits(part), at).log_softmax(-1))
+    def one_chunk(part: Tensor, weight: Tensor, bias: Tensor | None, at: Tensor, banned: Repeats | None) -> Tensor:
+        return fn(sampling.scale(Head(weight, bias).logits(part), at, banned).log_softmax(-1))
 
     chunks = _chunks(hidden.shape[0], head.weight.shape[0])
     results = [
-        checkpoint(one_chunk, hidden[rows], head.weight, head.bias, position[rows], use_reentrant=False)
+        checkpoint(
+            one_chunk,
+            hidden[rows],
+            head.weight,
+            head.bias,
+            position[rows],
+            _of_chunk(repeats, rows),
+            use_reentrant=False,
+        )
         for rows in chunks
     ]
     return torch.cat(results) if results else hidden.new_zeros(0)
@@ -97,6 +109,10 @@ def over_vocabulary(
 def _chunks(count: int, vocabulary: int) -> list[slice]:
     size = max(1, CHUNK_ELEMENTS // vocabulary)
     return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _of_chunk(repeats: Repeats | None, rows: slice) -> Repeats | None:
+    return None if repeats is None else repeats.within(rows)
 
 
 def _kept(sampling: Sampling, scaled: Tensor, tokens: Tensor) -> Bool[Tensor, "n V"]:
@@ -116,13 +132,14 @@ class _Score(torch.autograd.Function):
         position: Tensor,
         sampling: Sampling,
         eos: int | None,
+        repeats: Repeats | None,
     ) -> tuple[Tensor, ...]:
         head = Head(weight, bias if bias.numel() else None)
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         outputs = [hidden.new_zeros(hidden.shape[0], dtype=wide) for _ in VocabularyScores._fields]
         logprobs, entropy, log_stop, log_z = outputs
         for rows in _chunks(hidden.shape[0], weight.shape[0]):
-            scaled = sampling.scale(head.logits(hidden[rows]), position[rows])
+            scaled = sampling.scale(head.logits(hidden[rows]), position[rows], _of_chunk(repeats, rows))
             chosen = scaled.gather(1, tokens[rows, None]).squeeze(1)
             log_z[rows] = scaled.logsumexp(1)
             log_stop[rows] = scaled[:, eos] - log_z[rows] if eos is not None else -torch.inf
@@ -134,7 +151,7 @@ class _Score(torch.autograd.Function):
             log_probability = scaled.sub_(log_z[rows, None])
             entropy[rows] = torch.special.entr(log_probability.exp_()).sum(1)
         ctx.save_for_backward(hidden, weight, bias, tokens, position, log_z, entropy)
-        ctx.sampling, ctx.eos = sampling, eos
+        ctx.sampling, ctx.eos, ctx.repeats = sampling, eos, repeats
         ctx.set_materialize_grads(False)
         return tuple(outputs)
 
@@ -142,13 +159,13 @@ class _Score(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_logprobs, grad_entropy, grad_stop, grad_z = grads
         hidden, weight, bias, tokens, position, log_z, entropy = ctx.saved_tensors
-        sampling, eos = ctx.sampling, ctx.eos
+        sampling, eos, repeats = ctx.sampling, ctx.eos, ctx.repeats
         head = Head(weight, bias if bias.numel() else None)
         grad_hidden = torch.zeros_like(hidden)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias) if bias.numel() and ctx.needs_input_grad[2] else None
         for rows in _chunks(hidden.shape[0], weight.shape[0]):
-            scaled = sampling.scale(head.logits(hidden[rows]), position[rows])
+            scaled = sampling.scale(head.logits(hidden[rows]), position[rows], _of_chunk(repeats, rows))
             probability = (scaled - log_z[rows, None]).exp()
             slope = torch.zeros_like(scaled)
             if grad_logprobs is not None:
@@ -174,4 +191,4 @@ class _Score(torch.autograd.Function):
                 grad_weight.addmm_(slope.t(), hidden[rows])
             if grad_bias is not None:
                 grad_bias += slope.sum(0)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable
 
-from lrl_core.commands import CommandError
+from lrl_core.commands import CommandError, recipes
 from lrl_core.commands.mentions import Mention
 from lrl_core.registry import KINDS, Plugin, PluginError, catalogue, names, suggest, unknown
 
@@ -58,13 +58,20 @@ def _unknown(mention: Mention, loaded: list[Plugin]) -> str:
     familiar = [name for module in _FAMILIAR for name in _classes(module)]
     if mention.kind is not None:
         aside = suggest(mention.name, [*names(mention.kind), *(familiar if mention.kind == "callbacks" else ())])
-        return unknown(mention.name, mention.kind, aside)
+        return unknown(mention.name, mention.kind, _preset(mention.name) or aside)
     kinds = ", ".join(KINDS.values())
     return (
-        f"There is no class {mention.name!r}. {suggest(mention.name, [*names(), *helpers, *familiar])}"
+        f"There is no class {mention.name!r}. "
+        f"{_preset(mention.name) or suggest(mention.name, [*names(), *helpers, *familiar])}"
         f"Expected the name of a plugin ({kinds}: `lrl plugins` lists them), of a torch optimiser, schedule or "
         "Lightning callback, or a full class path such as package.module.Name."
     )
+
+
+def _preset(name: str) -> str:
+    """The sentence (with its space) that a name is that of a preset; "" where it is not."""
+    preset = recipes.preset_of(name)
+    return f"{name} is a preset, not a class: add --config {preset} after the recipe. " if preset else ""
 
 
 def _classes(module: str) -> list[str]:

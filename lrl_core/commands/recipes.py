@@ -1,4 +1,7 @@
-"""`lrl recipes`: which recipes are shipped, what they do and how to take one as a start."""
+"""`lrl recipes`: which recipes are shipped, what they do and how to take one as a start.
+
+A preset is a part of a recipe, a method's `model:` settings alone; it is given after a recipe: `--config A --config B`.
+"""
 
 import argparse
 import importlib.util
@@ -9,6 +12,9 @@ from pathlib import Path
 
 from lrl_core.commands import CommandError
 from lrl_core.registry import suggest
+
+PRESETS = "presets"
+"""Folder of the presets among the shipped recipes."""
 
 _FIELDS = ("paper", "result", "command", "time")
 
@@ -59,6 +65,21 @@ def resolve(config: str) -> Path:
         f"There is neither a file nor a shipped recipe {config!r}. {suggest(name, known)}"
         f"Shipped recipes: {', '.join(known) or 'none'}."
     )
+
+
+def is_preset(name: str) -> bool:
+    """Whether a shipped recipe, by its name, is a part that has to be added to another recipe."""
+    return name.startswith(f"{PRESETS}/")
+
+
+def preset_of(method: str) -> str | None:
+    """The preset that bears a method's name, however it is spelt (`DrGRPO`, `dr-grpo`); None where there is none."""
+    presets = {_spelling(name.removeprefix(f"{PRESETS}/")): name for name in shipped() if is_preset(name)}
+    return presets.get(_spelling(method))
+
+
+def _spelling(name: str) -> str:
+    return "".join(letter for letter in name.lower().replace("+", "plus") if letter.isalnum())
 
 
 def read(name: str, path: Path) -> Recipe:
@@ -136,7 +157,8 @@ def _copy(name: str, destination: str = ".") -> int:
         raise CommandError(f"lrl recipes --copy: {target} exists and is never overwritten; name another destination.")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-    print(f"{target}\nRun it: lrl fit --config {target}")
+    recipe = "RECIPE --config " if is_preset(name) else ""
+    print(f"{target}\nRun it: lrl fit --config {recipe}{target}")
     return 0
 
 
@@ -148,7 +170,7 @@ def _show(recipes: list[Recipe]) -> None:
     terminal = Console()
     if not recipes:
         terminal.print("No recipes are installed.")
-    for recipe in recipes:
+    for recipe in sorted(recipes, key=lambda recipe: is_preset(recipe.name)):
         facts = "\n".join(f"{field}: {getattr(recipe, field)}" for field in _FIELDS if getattr(recipe, field))
         terminal.print(Text(recipe.name, "bold"))
         terminal.print(Padding(Text(recipe.summary).append(f"\n{facts}", "dim"), (0, 0, 1, 4)))

@@ -113,7 +113,10 @@ def score(reward: Reward, rows: list[Row], batch_size: int) -> Iterator[RewardSi
     texts = [text for row in rows for text in (row["candidate"], *row.get("references", ()), _prompt(row))]
     tokenizer = WordTokenizer.from_texts(texts)
     example = as_rollout(rows[:1], tokenizer, 0).prompts
-    bind_all(reward, TaskFacts(tokenizer, references if any(references) else (), example))
+    try:
+        bind_all(reward, TaskFacts(tokenizer, references if any(references) else (), example))
+    except (ValueError, OSError, ImportError) as error:
+        raise CommandError(str(error)) from error
     reward.eval()
     for start in range(0, len(rows), batch_size):
         with torch.no_grad():

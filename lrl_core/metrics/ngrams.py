@@ -9,6 +9,11 @@ Sentence: TypeAlias = Sequence[Hashable]
 Ngram: TypeAlias = tuple[Hashable, ...]
 
 
+def ngrams_of(sentence: Sentence, n: int) -> Counter[Ngram]:
+    """How often each n-gram of this one order occurs; empty where the sentence is shorter."""
+    return Counter(zip(*(sentence[i:] for i in range(n)), strict=False))
+
+
 def ngram_counts(sentence: Sentence, n: int) -> list[Counter[Ngram]]:
     """How often each n-gram occurs: one counter per order 1..n, empty where the sentence is shorter."""
-    return [Counter(zip(*(sentence[i:] for i in range(order)), strict=False)) for order in range(1, n + 1)]
+    return [ngrams_of(sentence, order) for order in range(1, n + 1)]

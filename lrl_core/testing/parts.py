@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from lrl_core.interfaces import Baseline, Decoder, Objective, Replay, TaskFacts, bind_all
+from lrl_core.interfaces import Baseline, Decoder, Objective, Policy, Replay, State, bind_all
 from lrl_core.masks import length_mask
 from lrl_core.sampling import Sampling
 from lrl_core.testing.exact import gradient_moments
@@ -21,11 +21,12 @@ from lrl_core.testing.toy import (
     toy_prompts,
     tree_world,
 )
-from lrl_core.types import Advantage, Experience, RewardSignal, Rollout
+from lrl_core.types import Advantage, Experience, PolicyOutput, Prompts, RewardSignal, Rollout
 
 EOS = 3
 
 Result = TypeVar("Result")
+Lines = TypeVar("Lines", Rollout, Advantage)
 
 
 def bigram_world() -> tuple[TablePolicy, TableReward]:
@@ -34,15 +35,53 @@ def bigram_world() -> tuple[TablePolicy, TableReward]:
     return TablePolicy(table, eos=EOS), TableReward(lambda tokens: float(tokens.count(0)))
 
 
+class ValuedTable(TablePolicy):
+    """A table policy with a value head: the worth of a state is the sum of its line."""
+
+    def forward(self, rollout: Rollout) -> PolicyOutput:
+        output = super().forward(rollout)
+        output.values = output.estimate(lambda hidden: hidden @ self.table.sum(1))
+        return output
+
+
+class Forgetful(Policy):
+    """A policy whose logits are dropped at random in train mode, for decoders that want dropout.
+
+    Args:
+        inner: What it says in eval mode.
+    """
+
+    def __init__(self, inner: Policy) -> None:
+        super().__init__()
+        self.inner, self.drop = inner, torch.nn.Dropout(0.5)
+
+    def forward(self, rollout: Rollout) -> PolicyOutput:
+        return self.inner(rollout)
+
+    def begin(self, prompts: Prompts) -> tuple[Tensor, State]:
+        logits, state = self.inner.begin(prompts)
+        return self.drop(logits), state
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        logits, state = self.inner.step(tokens, state)
+        return self.drop(logits), state
+
+
+def answered_prompts() -> Prompts:
+    """Three empty prompts with human answers of 3, 2 and 4 tokens."""
+    targets = torch.tensor([[0, 1, EOS, 0], [2, EOS, 0, 0], [1, 2, 0, EOS]])
+    return replace(toy_prompts(3, same=False), targets=targets, target_lengths=torch.tensor([3, 2, 4]))
+
+
 def check_decoder(make: Callable[[], Decoder]) -> None:
     """Assert that a decoder returns well-formed episodes whose log-probabilities the loss recomputes exactly.
 
     Args:
         make: Builds the decoder; with a length limit of at most 12.
     """
-    decoder, (policy, _) = make(), bigram_world()
+    decoder, policy = make(), Forgetful(bigram_world()[0]).eval()
     bind_all(decoder, toy_facts(ToyTokenizer(4, eos=EOS)))
-    prompts = toy_prompts(3, same=False)
+    prompts = answered_prompts()
     rollout = _seeded(lambda: decoder.decode(policy, prompts))
     assert len(rollout) == 3 * decoder.samples, f"got {len(rollout)} episodes; expected samples for each of 3 prompts"
     expected_groups = prompts.group.repeat_interleave(decoder.samples).tolist()
@@ -58,6 +97,25 @@ def check_decoder(make: Callable[[], Decoder]) -> None:
     assert error < 1e-4, f"the loss recomputes other log-probabilities than the decoder returned: off by {error:.2e}"
     again = _seeded(lambda: decoder.decode(policy, prompts))
     assert again.tokens.equal(rollout.tokens), "two runs with one seed differ"
+    assert not any(module.training for module in policy.modules()), "decoding left the policy in train mode"
+    _check_bans(rollout)
+
+
+def _check_bans(rollout: Rollout) -> None:
+    """What `Sampling` says that is never chosen has not been chosen."""
+    sampling = rollout.sampling
+    assert sampling is not None
+    chosen = rollout.tokens[rollout.action_mask].tolist()
+    assert not set(chosen) & set(sampling.banned), "a banned token was chosen"
+    ended = rollout.terminated & rollout.action_mask.any(1)
+    assert bool((rollout.lengths[ended] >= sampling.min_length).all()), "an episode ended before min_length"
+    if sampling.limit is not None:
+        assert bool(rollout.terminated.all()), "an episode was cut although the limit forces the end token"
+    at = rollout.action_mask.nonzero(as_tuple=True)
+    repeats = sampling.repeats(rollout.tokens, at)
+    if repeats is not None:
+        again = (rollout.tokens[at][repeats.row] == repeats.token) & (at[1][repeats.row] + 1 >= sampling.min_length)
+        assert not bool(again.any()), f"an n-gram of {sampling.no_repeat_ngram} tokens occurs twice"
 
 
 def check_baseline(make: Callable[[], Baseline], objective: Objective, decoder: Decoder, scale: float = 1.0) -> None:
@@ -78,13 +136,16 @@ def check_baseline(make: Callable[[], Baseline], objective: Objective, decoder: 
     mean, _ = gradient_moments(policy, reward, baseline, objective, sampler, samples=2)
     off = (mean + scale * torch.tensor(TREE_GRADIENT, dtype=torch.float64)).abs().max()
     assert off < 2e-6, f"the expected gradient is off by {off:.2e}"
-    _check_unjudged(make, facts, sampler)
+    _check_unjudged(make, decoder)
 
 
-def _check_unjudged(make: Callable[[], Baseline], facts: TaskFacts, sampler: ToySampler) -> None:
-    baseline = make()
-    bind_all(baseline, facts)
-    rollout, signal = _toy_episodes()
+def _check_unjudged(make: Callable[[], Baseline], decoder: Decoder) -> None:
+    baseline, facts = make(), toy_facts(ToyTokenizer(4, eos=EOS))
+    for part in (baseline, decoder):
+        bind_all(part, facts)
+    rollout, signal = toy_episodes()
+    policy, reward = bigram_world()
+    sampler = ToySampler(policy, decoder, reward, baseline)
     advantage = baseline.advantage(rollout, signal, sampler)
     assert advantage.value.shape == rollout.tokens.shape, "advantages must have the shape of the tokens"
     assert bool(advantage.value.isfinite().all()), "advantages must be finite, also where the reward is NaN"
@@ -98,8 +159,8 @@ def check_objective(make: Callable[[], Objective]) -> None:
     Args:
         make: Builds the objective.
     """
-    objective, (policy, _) = make(), bigram_world()
-    experience = toy_experience()
+    objective, policy = make(), ValuedTable(bigram_world()[0].table.detach(), eos=EOS)
+    experience = full_experience()
     whole = _gradient(policy, objective, experience)
     parts = experience.split(1)
     assert len(parts) == 2
@@ -155,14 +216,31 @@ def check_replay(make: Callable[[], Replay]) -> None:
 
 def toy_experience() -> Experience:
     """Four episodes of two prompts, one of them unjudged, with an environment's word, and two human answers."""
-    rollout, signal = _toy_episodes()
+    rollout, signal = toy_episodes()
     value = torch.where(rollout.action_mask & signal.judged[:, None], signal.total.nan_to_num()[:, None] - 0.5, 0)
     answers = rollout.select(torch.tensor([0, 2]))
     expert = replace(answers, action_mask=length_mask(answers.lengths, 4), logprobs=torch.zeros(2, 4), sampling=None)
     return Experience(rollout, signal, Advantage(value), expert=expert)
 
 
-def _toy_episodes() -> tuple[Rollout, RewardSignal]:
+def full_experience() -> Experience:
+    """The same, read by a reference policy that is 0.2 nats less sure of every token, and by a critic."""
+    experience = toy_experience()
+    rollout, advantage = experience.rollout, experience.advantage
+    assert rollout is not None
+    assert advantage is not None
+    reference = torch.where(rollout.action_mask, rollout.logprobs - 0.2, 0)
+    guess = torch.linspace(-0.3, 0.6, 4, dtype=advantage.value.dtype)
+    values = torch.where(experience.learn_mask, guess, 0)
+    return replace(
+        experience,
+        rollout=replace(rollout, reference_logprobs=reference),
+        advantage=Advantage(advantage.value, target=advantage.value + values, values=values),
+    )
+
+
+def toy_episodes() -> tuple[Rollout, RewardSignal]:
+    """Four episodes of two prompts, with an environment's word, and their rewards, one of them unknown."""
     policy, _ = bigram_world()
     lengths = torch.tensor([4, 2, 3, 4])
     mask = length_mask(lengths, 4)
@@ -190,22 +268,19 @@ def _gradient(policy: TablePolicy, objective: Objective, experience: Experience)
 
 
 def _padded(experience: Experience) -> Experience:
-    def longer(rollout: Rollout) -> Rollout:
-        tokens, mask, logprobs = (
-            torch.nn.functional.pad(x, (0, 2)) for x in (rollout.tokens, rollout.action_mask, rollout.logprobs)
-        )
-        return replace(rollout, tokens=tokens, action_mask=mask, logprobs=logprobs)
+    def longer(line: Tensor | None) -> Tensor | None:
+        return None if line is None else torch.nn.functional.pad(line, (0, 2))
 
-    assert experience.rollout is not None
-    assert experience.advantage is not None
-    assert experience.expert is not None
-    value = torch.nn.functional.pad(experience.advantage.value, (0, 2))
-    return replace(
-        experience,
-        rollout=longer(experience.rollout),
-        advantage=Advantage(value),
-        expert=longer(experience.expert),
-    )
+    def padded(lines: Lines) -> Lines:
+        names = ("tokens", "action_mask", "logprobs", "reference_logprobs", "value", "target", "values")
+        wide: dict[str, Any] = {n: longer(getattr(lines, n)) for n in names if n in lines.__dataclass_fields__}
+        return replace(lines, **wide)
+
+    rollout, advantage, expert = experience.rollout, experience.advantage, experience.expert
+    assert rollout is not None
+    assert advantage is not None
+    assert expert is not None
+    return replace(experience, rollout=padded(rollout), advantage=padded(advantage), expert=padded(expert))
 
 
 def _seeded(call: Callable[[], Result]) -> Result:

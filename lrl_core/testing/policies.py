@@ -258,7 +258,8 @@ def check_gradients(case: Case) -> None:
     policy = case.policy
     policy.zero_grad()
     output = policy(case.rollout)
-    (output.logprobs.sum() + output.entropy.sum()).backward()
+    values = output.logprobs.new_zeros(()) if output.values is None else output.values.sum()
+    (output.logprobs.sum() + output.entropy.sum() + values).backward()
     gradients = {name: p.grad for name, p in policy.named_parameters() if p.requires_grad}
     policy.zero_grad()
     reached = {name: gradient for name, gradient in gradients.items() if gradient is not None}

@@ -33,20 +33,17 @@ def check_reward(
     make: Callable[[], Reward],
     rollout: Rollout | None = None,
     facts: TaskFacts | None = None,
-    compares_rows: bool = False,
 ) -> None:
     """Raise AssertionError (or PluginError, for a broken contract) unless the reward behaves as lrl relies on.
 
     Checked in eval mode, after one call in training mode: the contract at the seam, the same answer twice, no change
-    to the rollout, no gradients, independence of row order, padding and other rows, a state dict that restores the
-    scores, and texts that are empty.
+    to the rollout, no gradients, independence of row order, padding and (where the reward says `rowwise`) other rows, a
+    state dict that restores the scores, and texts that are empty.
 
     Args:
         make: Makes a fresh reward, with the same arguments each time.
         rollout: Episodes to score; None takes `example_rollout()`.
         facts: What the reward is bound to; None makes them from the rollout.
-        compares_rows: True for a reward that looks at the other episodes of the batch: the checks that rows are scored
-            independently are left out (order and padding are still checked).
     """
     rollout = example_rollout() if rollout is None else rollout
     facts = facts_of(rollout) if facts is None else facts
@@ -61,7 +58,7 @@ def check_reward(
     _compare(reward, judge(reward, rollout), signal, "gave other scores when asked again", "be deterministic in eval")
     _check_order(reward, rollout, signal)
     _check_padding(reward, rollout, facts.tokenizer, signal)
-    if not compares_rows:
+    if reward.rowwise:
         _check_alone(reward, rollout, signal)
     _check_state(reward, make, facts, rollout, signal)
     judge(reward, replace(rollout, texts=("",) * len(rollout)))
@@ -87,6 +84,7 @@ def example_rollout(samples: int = 2) -> Rollout:
         lengths=lengths,
         action_mask=mask,
         logprobs=torch.where(mask, -0.5, 0.0),
+        reference_logprobs=torch.where(mask, -0.75, 0.0),
         terminated=torch.tensor(terminated),
         sampling=Sampling(banned=tokenizer.never_drawn),
         texts=texts,
@@ -184,7 +182,7 @@ def _check_alone(reward: Reward, rollout: Rollout, signal: RewardSignal) -> None
         part = rollout.select(only).trimmed()
         got = judge(reward, part)
         expected = _narrowed(signal.select(only), part)
-        todo = "score each row by itself, or pass compares_rows=True if it must look at the batch"
+        todo = "score each row by itself, or say rowwise = False if it must look at the batch"
         _compare(reward, _narrowed(got, part), expected, f"scored row {row} differently when alone", todo)
 
 

@@ -16,14 +16,14 @@ from lrl_core.vocab import Head
 
 
 class ToyTokenizer(Tokenizer):
-    """Letters a, b, c, ... for ids 0, 1, 2, ...; no id is special unless `eos` names one.
+    """Letters a, b, c, ... for ids 0, 1, 2, ...; no id is special unless `eos` names one. An episode begins after a.
 
     Args:
         size: Number of ids.
         eos: Id that ends a line; -1 (no id at all) where lines have a fixed length.
     """
 
-    pad = bos = -1
+    pad, bos = -1, 0
 
     def __init__(self, size: int, eos: int = -1) -> None:
         self.size, self.eos = size, eos

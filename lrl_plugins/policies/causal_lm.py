@@ -1,5 +1,6 @@
 """Decoder-only language models of the transformers library."""
 
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from jaxtyping import Float, Int
@@ -8,10 +9,15 @@ from transformers import AutoModelForCausalLM
 
 from lrl_core.interfaces import Policy, State, TaskFacts
 from lrl_core.types import PolicyOutput, Prompts, Rollout
+from lrl_plugins.policies.adapters import without_adapters
 from lrl_plugins.policies.layout import Prefix, begin_with
 from lrl_plugins.policies.loading import begin_token, check_source, end_token, load, special_tokens, tiny_input
+from lrl_plugins.policies.model_parts import prepare
+from lrl_plugins.policies.older_weights import accept_older_weights
 from lrl_plugins.policies.reader import Reader, built
+from lrl_plugins.policies.trained import EVERYTHING, Trained
 from lrl_plugins.policies.transformers_state import CacheState
+from lrl_plugins.policies.values import ValueHead, make_values, spoken
 
 
 class CausalLM(Policy):
@@ -26,6 +32,11 @@ class CausalLM(Policy):
         padding_side: Where unequal prompts are padded in a batch. The numbers are the same; "left" is needed by models
             with a sliding window.
         begin_with_bos: Put the begin token before every prompt. Without it, a prompt may not be empty.
+        train: Which weights learn.
+        gradient_checkpointing: Keep only the input of each block and compute it again in the backward pass, of drawn
+            episodes too: less memory for the loss, about a third more time, the same gradient.
+        value_head: A linear estimate of the return before each token, 0 at first: `none`, `detached` (its gradient
+            stops before the other weights) or `shared`.
     """
 
     def __init__(
@@ -34,11 +45,15 @@ class CausalLM(Policy):
         config: dict[str, Any] | None = None,
         padding_side: Literal["left", "right"] = "left",
         begin_with_bos: bool = True,
+        train: Trained = EVERYTHING,
+        gradient_checkpointing: bool = False,
+        value_head: ValueHead = "none",
     ) -> None:
         super().__init__()
         check_source("CausalLM", path, config)
         self.path, self.config = path, config
         self.padding_side, self.begin_with_bos = padding_side, begin_with_bos
+        self.trained, self.gradient_checkpointing, self.value_head = train, gradient_checkpointing, value_head
 
     def bind(self, facts: TaskFacts) -> None:
         tokenizer = facts.tokenizer
@@ -49,11 +64,14 @@ class CausalLM(Policy):
         example = {"input_ids": tiny_input(tokenizer)}
         self.reader = Reader(model, model.get_decoder(), example, len(tokenizer), self.padding_side, "CausalLM")
         self.reader.try_padding(example["input_ids"])
-        self.reader.train(self.training)
+        prepare(self, self.reader, self.trained, self.gradient_checkpointing)
+        self.values = make_values(self.value_head, self.reader.width, "CausalLM")
+        accept_older_weights(self)
+        self.train(self.training)
 
     def forward(self, rollout: Rollout) -> PolicyOutput:
         hidden = self.reader.read(self._prefix(rollout.prompts), rollout)
-        return PolicyOutput(rollout, hidden, self.reader.head, self.eos)
+        return spoken(rollout, hidden, self.reader.head, self.eos, self.values)
 
     def begin(self, prompts: Prompts) -> tuple[Float[Tensor, "B V"], State]:
         return self.reader.begin(self._prefix(prompts))
@@ -61,6 +79,9 @@ class CausalLM(Policy):
     def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B V"], State]:
         assert isinstance(state, CacheState)
         return self.reader.step(tokens, state)
+
+    def adapter_off(self) -> AbstractContextManager[None] | None:
+        return without_adapters(self.reader) if self.trained.parts == "lora" else None
 
     def _prefix(self, prompts: Prompts) -> Prefix:
         if self.begin_with_bos:

@@ -1,19 +1,35 @@
 """Captions pictures: a vision encoder or given region features under a language model with cross-attention."""
 
 import inspect
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from lrl_core.interfaces import Policy, State, TaskFacts
 from lrl_core.types import PolicyOutput, Prompts, Rollout
-from lrl_plugins.policies.layout import Prefix, begin_with, spread, trimmed_mask
-from lrl_plugins.policies.loading import Entries, begin_token, check_source, end_token, load, special_tokens, tiny_input
+from lrl_plugins.policies.adapters import without_adapters
+from lrl_plugins.policies.layout import Prefix, begin_with, spread
+from lrl_plugins.policies.loading import (
+    begin_token,
+    check_source,
+    end_token,
+    load,
+    source_of,
+    special_tokens,
+    tiny_input,
+)
+from lrl_plugins.policies.model_parts import prepare
+from lrl_plugins.policies.older_weights import accept_older_weights
+from lrl_plugins.policies.pictures import Feature, load_encoder, see
 from lrl_plugins.policies.reader import Reader, built
+from lrl_plugins.policies.recompute import recompute_blocks
+from lrl_plugins.policies.trained import EVERYTHING, Trained
 from lrl_plugins.policies.transformers_state import CacheState, Context
+from lrl_plugins.policies.values import ValueHead, make_values, spoken
 
 
 class ImageCaptioner(Policy):
@@ -30,6 +46,11 @@ class ImageCaptioner(Policy):
             with its model_type (gpt2, say). Cross-attention is switched on. It must be given.
         padding_side: Where unequal prompt texts are padded in a batch. The numbers are the same.
         freeze_encoder: Keep the encoder's weights and spend no memory on its gradients.
+        train: Which weights learn; blocks and low-rank additions are those of the language model.
+        gradient_checkpointing: Keep only the input of each block and compute it again in the backward pass, of drawn
+            episodes too: less memory for the loss, about a third more time, the same gradient.
+        value_head: A linear estimate of the return before each token, 0 at first: `none`, `detached` (its gradient
+            stops before the other weights) or `shared`.
     """
 
     def __init__(
@@ -38,14 +59,18 @@ class ImageCaptioner(Policy):
         decoder: dict[str, Any] | str | None = None,
         padding_side: Literal["left", "right"] = "left",
         freeze_encoder: bool = False,
+        train: Trained = EVERYTHING,
+        gradient_checkpointing: bool = False,
+        value_head: ValueHead = "none",
     ) -> None:
         super().__init__()
-        self.sources = [_source(encoder), _source(decoder)]
+        self.sources = [source_of(encoder), source_of(decoder)]
         if encoder is not None:
             check_source("ImageCaptioner.encoder", *self.sources[0])
         check_source("ImageCaptioner.decoder", *self.sources[1])
-        self.sees = "regions" if encoder is None else "pixels"
+        self.sees: Feature = "regions" if encoder is None else "pixels"
         self.padding_side, self.freeze_encoder = padding_side, freeze_encoder
+        self.trained, self.gradient_checkpointing, self.value_head = train, gradient_checkpointing, value_head
 
     def bind(self, facts: TaskFacts) -> None:
         tokenizer = facts.tokenizer
@@ -63,11 +88,16 @@ class ImageCaptioner(Policy):
         self.reader = Reader(model, part, example, len(tokenizer), self.padding_side, "ImageCaptioner")
         self.reader.try_padding(example["input_ids"], Context(torch.ones(2, 1, width), None))
         self._make_encoder(facts.example, width)
+        prepare(self, self.reader, self.trained, self.gradient_checkpointing)
+        if self.gradient_checkpointing and self.encoder is not None:
+            recompute_blocks(self.encoder)  # a convolutional one has none
+        self.values = make_values(self.value_head, self.reader.width, "ImageCaptioner")
+        accept_older_weights(self)
         self.train(self.training)
 
     def forward(self, rollout: Rollout) -> PolicyOutput:
         hidden = self.reader.read(self._prefix(rollout.prompts), rollout, self._encode(rollout.prompts))
-        return PolicyOutput(rollout, hidden, self.reader.head, self.eos)
+        return spoken(rollout, hidden, self.reader.head, self.eos, self.values)
 
     def begin(self, prompts: Prompts) -> tuple[Float[Tensor, "B V"], State]:
         return self.reader.begin(self._prefix(prompts), self._encode(prompts))
@@ -76,51 +106,25 @@ class ImageCaptioner(Policy):
         assert isinstance(state, CacheState)
         return self.reader.step(tokens, state)
 
+    def adapter_off(self) -> AbstractContextManager[None] | None:
+        return without_adapters(self.reader) if self.trained.parts == "lora" else None
+
     def _prefix(self, prompts: Prompts) -> Prefix:
         return begin_with(self.bos, prompts.tokens, prompts.lengths)
 
     def _make_encoder(self, example: Prompts, width: int) -> None:
         """The encoder, and a bridge to the decoder's width; the example tells how wide its output is."""
-        seen = self._look(example.select(torch.zeros(1, dtype=torch.long)))
-        if self.sees == "regions":
-            self.bridge: nn.Module = nn.Sequential(nn.Linear(seen.shape[2], width), nn.LayerNorm(width))
-            return
-        self.encoder = load(AutoModel, *self.sources[0], {}, {}).eval()
-        if any(name.startswith("pooler.") for name, _ in self.encoder.named_parameters()):
-            self.encoder.pooler = None  # its output is not used, and unused weights upset distributed training
-        self.encoder.requires_grad_(not self.freeze_encoder)
+        self.encoder = load_encoder(self.sources[0], self.freeze_encoder) if self.sees == "pixels" else None
         with torch.no_grad():
-            states = self._states(seen)
-        self.bridge = nn.Identity() if states.shape[2] == width else nn.Linear(states.shape[2], width)
+            wide = see(example.select(torch.zeros(1, dtype=torch.long)), self.encoder, "ImageCaptioner")[0].shape[2]
+        if self.encoder is None:
+            self.bridge: nn.Module = nn.Sequential(nn.Linear(wide, width), nn.LayerNorm(width))
+        else:
+            self.bridge = nn.Identity() if wide == width else nn.Linear(wide, width)
 
     def _encode(self, prompts: Prompts) -> Context:
         """Encoder states of every row; each distinct picture is read once."""
         distinct, index = prompts.distinct()
-        seen = self._look(distinct)
-        mask: Bool[Tensor, "G R"] | None = None
-        if self.sees == "pixels":
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_encoder):
-                seen = self._states(seen)
-        elif "region_lengths" in distinct.features:
-            longest, mask = trimmed_mask(distinct.features["region_lengths"])
-            seen = seen[:, :longest]
-        states = self.bridge(seen)
+        regions, mask = see(distinct, self.encoder, "ImageCaptioner")
+        states = self.bridge(regions)
         return Context(spread(states, index), None if mask is None else spread(mask, index))
-
-    def _states(self, pixels: Float[Tensor, "G C H W"]) -> Float[Tensor, "G N D"]:
-        states = self.encoder(pixel_values=pixels).last_hidden_state
-        return states if states.ndim == 3 else states.flatten(2).transpose(1, 2).contiguous()  # a convolutional map
-
-    def _look(self, prompts: Prompts) -> Tensor:
-        if self.sees not in prompts.features:
-            advice = {"pixels": "Give the data pixels, or set encoder: null", "regions": "Name an encoder"}[self.sees]
-            raise ValueError(
-                f"ImageCaptioner: got prompts with features {sorted(prompts.features)}; expected {self.sees!r}. "
-                f"{advice}, so that model and data fit."
-            )
-        return prompts.features[self.sees]
-
-
-def _source(given: Entries | str | None) -> tuple[str | None, Entries | None]:
-    """The path and the config entries that one argument means."""
-    return (given, None) if isinstance(given, str) else (None, given)

@@ -13,6 +13,15 @@ Entries = dict[str, Any]
 """Entries of a transformers config, as written in a recipe."""
 
 
+Source = tuple[str | None, Entries | None]
+"""The path and the config entries of a model."""
+
+
+def source_of(given: Entries | str | None) -> Source:
+    """The path and the config entries that one argument means."""
+    return (given, None) if isinstance(given, str) else (None, given)
+
+
 def check_source(who: str, path: str | None, config: Entries | None) -> None:
     """Refuse a model that is neither named nor described."""
     if path is None and not (config and "model_type" in config):

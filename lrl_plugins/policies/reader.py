@@ -49,9 +49,19 @@ class Reader(nn.Module):
         self._check_side()
 
     @property
+    def part(self) -> PreTrainedModel:
+        """The decoder."""
+        return self._part[0]
+
+    @property
     def head(self) -> Head:
         """The output matrix."""
         return output_head(self.model, self.vocabulary)
+
+    @property
+    def width(self) -> int:
+        """Width of the hidden states."""
+        return self.head.weight.shape[1]
 
     @torch.no_grad()
     def try_padding(self, example: Int[Tensor, "1 3"], context: Context | None = None) -> None:
@@ -115,12 +125,12 @@ class Reader(nn.Module):
             arguments["position_ids"] = positions
         if context is not None:
             arguments |= {"encoder_hidden_states": context.states, "encoder_attention_mask": context.mask}
-        hidden = self._part[0](**arguments).last_hidden_state
+        hidden = self.part(**arguments).last_hidden_state
         return hidden if self.scale == 1 else hidden * self.scale
 
     def _new_cache(self, crossed: bool) -> Cache:
         # A plain cache counts the layers itself; some configs (a Marian decoder's) name the encoder's number.
-        cache = DynamicCache(config=self._part[0].config) if self.by_column else DynamicCache()
+        cache = DynamicCache(config=self.part.config) if self.by_column else DynamicCache()
         return EncoderDecoderCache(cache, DynamicCache()) if crossed else cache
 
     def _lay_out(self, prefix: Prefix, episode: Int[Tensor, "B E"], lengths: Int[Tensor, " B"]) -> Line:

@@ -1,5 +1,6 @@
 """A recurrent language model, small enough for a laptop."""
 
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
@@ -13,6 +14,9 @@ from lrl_core.types import PolicyOutput, Prompts, Rollout
 from lrl_core.vocab import Head
 from lrl_plugins.policies.layout import spread
 from lrl_plugins.policies.loading import begin_token, end_token
+from lrl_plugins.policies.older_weights import accept_older_weights
+from lrl_plugins.policies.trained import EVERYTHING, Trained, freeze_the_rest, refuse_lora
+from lrl_plugins.policies.values import ValueHead, make_values, spoken
 
 Memory = tuple[Tensor, ...]
 """What the cells remember, each [layers B H]: hidden state, and the cell state of an LSTM."""
@@ -44,6 +48,9 @@ class Recurrent(Policy):
         tie: Use the word vectors as output matrix too; embedding must equal hidden.
         features: Name of the prompts' features that set the initial state, where the task has them: one vector per
             row, or several whose mean is taken (over the first region_lengths of them, for regions).
+        train: Which weights learn; blocks are the stacked cells. Not `lora`.
+        value_head: A linear estimate of the return before each token, 0 at first: `none`, `detached` (its gradient
+            stops before the other weights) or `shared`.
     """
 
     def __init__(
@@ -55,6 +62,8 @@ class Recurrent(Policy):
         dropout: float = 0.0,
         tie: bool = False,
         features: str = "regions",
+        train: Trained = EVERYTHING,
+        value_head: ValueHead = "none",
     ) -> None:
         super().__init__()
         if cell not in ("lstm", "gru"):
@@ -66,6 +75,8 @@ class Recurrent(Policy):
             )
         self.cell, self.embedding, self.hidden, self.layers = cell, embedding, hidden, layers
         self.share, self.tie, self.features = dropout, tie, features
+        refuse_lora(train, "Recurrent")
+        self.trained, self.value_head = train, value_head
 
     def bind(self, facts: TaskFacts) -> None:
         vocabulary = len(facts.tokenizer)
@@ -81,6 +92,9 @@ class Recurrent(Policy):
         example = facts.example.features.get(self.features)
         parts = 2 if self.cell == "lstm" else 1
         self.first = None if example is None else nn.Linear(example.shape[-1], parts * self.layers * self.hidden)
+        freeze_the_rest(self, self.trained, list(self.output.parameters()), self._blocks(), "Recurrent")
+        self.values = make_values(self.value_head, self.hidden, "Recurrent")
+        accept_older_weights(self)
         self.train(self.training)
 
     def forward(self, rollout: Rollout) -> PolicyOutput:
@@ -89,7 +103,7 @@ class Recurrent(Policy):
         )
         inputs = torch.nn.functional.pad(tokens, (1, 0), value=self.bos)[:, : rollout.tokens.shape[1]]
         hidden, _ = self._read(inputs, self._after_prompt(rollout.prompts))
-        return PolicyOutput(rollout, hidden, self._head, self.eos)
+        return spoken(rollout, hidden, self._head, self.eos, self.values)
 
     def begin(self, prompts: Prompts) -> tuple[Float[Tensor, "B V"], State]:
         first = torch.full_like(prompts.lengths, self.bos)
@@ -104,9 +118,18 @@ class Recurrent(Policy):
     def _head(self) -> Head:
         return Head(self.output.weight, self.output.bias)
 
+    def _blocks(self) -> list[list[nn.Parameter]]:
+        named = list(self.cells.named_parameters())
+        return [[weight for name, weight in named if name.endswith(f"_l{layer}")] for layer in range(self.layers)]
+
     def _read(self, tokens: Int[Tensor, "B L"], memory: Memory) -> tuple[Float[Tensor, "B L H"], Memory]:
-        read, memory = self.cells(self.drop(self.words(tokens)), self._packed(memory))
+        with self._differentiable():
+            read, memory = self.cells(self.drop(self.words(tokens)), self._packed(memory))
         return self.drop(read), self._unpacked(memory)
+
+    def _differentiable(self) -> AbstractContextManager[None]:
+        """cuDNN refuses the backward pass of cells in eval mode, in which drawn episodes are read."""
+        return torch.backends.cudnn.flags(enabled=self.training or not torch.is_grad_enabled())
 
     def _after_prompt(self, prompts: Prompts) -> Memory:
         """Memory after features and prompt; each distinct prompt is read once, and padding is never read."""
@@ -117,7 +140,8 @@ class Recurrent(Policy):
             lengths = distinct.lengths[asked]
             tokens = distinct.tokens[asked].masked_fill(~length_mask(lengths, distinct.tokens.shape[1]), 0)
             words = pack_padded_sequence(self.drop(self.words(tokens)), lengths.cpu(), True, enforce_sorted=False)
-            _, read = self.cells(words, self._packed(tuple(part[:, asked] for part in memory)))
+            with self._differentiable():
+                _, read = self.cells(words, self._packed(tuple(part[:, asked] for part in memory)))
             pairs = zip(memory, self._unpacked(read), strict=True)
             memory = tuple(old.index_copy(1, asked, new.to(old.dtype)) for old, new in pairs)
         return tuple(spread(part.transpose(0, 1), index).transpose(0, 1).contiguous() for part in memory)

@@ -1,5 +1,6 @@
 """Encoder-decoder language models of the transformers library."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,10 +11,15 @@ from transformers import AutoModelForSeq2SeqLM
 from lrl_core.interfaces import Policy, State, TaskFacts
 from lrl_core.masks import length_mask
 from lrl_core.types import PolicyOutput, Prompts, Rollout
+from lrl_plugins.policies.adapters import without_adapters
 from lrl_plugins.policies.layout import Prefix, begin_with, spread, trimmed_mask
 from lrl_plugins.policies.loading import begin_token, check_source, end_token, load, special_tokens, tiny_input
+from lrl_plugins.policies.model_parts import prepare
+from lrl_plugins.policies.older_weights import accept_older_weights
 from lrl_plugins.policies.reader import Reader, built
+from lrl_plugins.policies.trained import EVERYTHING, Trained
 from lrl_plugins.policies.transformers_state import CacheState, Context
+from lrl_plugins.policies.values import ValueHead, make_values, spoken
 
 
 class Seq2SeqLM(Policy):
@@ -27,6 +33,11 @@ class Seq2SeqLM(Policy):
             they describe the model and name its model_type. Vocabulary and special tokens come from the tokenizer.
         begin_with_bos: Put the begin token before every source, as BART was trained.
         end_with_eos: Put the end token behind every source, as Marian, BART and T5 were trained.
+        train: Which weights learn; blocks are the decoder's, low-rank additions go into encoder and decoder.
+        gradient_checkpointing: Keep only the input of each block and compute it again in the backward pass, of drawn
+            episodes too: less memory for the loss, about a third more time, the same gradient.
+        value_head: A linear estimate of the return before each token, 0 at first: `none`, `detached` (its gradient
+            stops before the other weights) or `shared`.
     """
 
     def __init__(
@@ -35,11 +46,15 @@ class Seq2SeqLM(Policy):
         config: dict[str, Any] | None = None,
         begin_with_bos: bool = False,
         end_with_eos: bool = True,
+        train: Trained = EVERYTHING,
+        gradient_checkpointing: bool = False,
+        value_head: ValueHead = "none",
     ) -> None:
         super().__init__()
         check_source("Seq2SeqLM", path, config)
         self.path, self.config = path, config
         self.begin_with_bos, self.end_with_eos = begin_with_bos, end_with_eos
+        self.trained, self.gradient_checkpointing, self.value_head = train, gradient_checkpointing, value_head
 
     def bind(self, facts: TaskFacts) -> None:
         tokenizer = facts.tokenizer
@@ -52,11 +67,14 @@ class Seq2SeqLM(Policy):
         example = {"input_ids": tokens, "decoder_input_ids": tokens}
         self.reader = Reader(model, model.get_decoder(), example, len(tokenizer), "left", "Seq2SeqLM")
         self._encoder = (model.get_encoder(),)  # in a tuple: it is registered already, inside the reader
-        self.reader.train(self.training)
+        prepare(self, self.reader, self.trained, self.gradient_checkpointing)
+        self.values = make_values(self.value_head, self.reader.width, "Seq2SeqLM")
+        accept_older_weights(self)
+        self.train(self.training)
 
     def forward(self, rollout: Rollout) -> PolicyOutput:
         hidden = self.reader.read(self._prefix(rollout.prompts), rollout, self._encode(rollout.prompts))
-        return PolicyOutput(rollout, hidden, self.reader.head, self.eos)
+        return spoken(rollout, hidden, self.reader.head, self.eos, self.values)
 
     def begin(self, prompts: Prompts) -> tuple[Float[Tensor, "B V"], State]:
         return self.reader.begin(self._prefix(prompts), self._encode(prompts))
@@ -64,6 +82,9 @@ class Seq2SeqLM(Policy):
     def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B V"], State]:
         assert isinstance(state, CacheState)
         return self.reader.step(tokens, state)
+
+    def adapter_off(self) -> AbstractContextManager[None] | None:
+        return without_adapters(self.reader) if self.trained.parts == "lora" else None
 
     def _prefix(self, prompts: Prompts) -> Prefix:
         return begin_with(self.start, prompts.tokens[:, :0], torch.zeros_like(prompts.lengths))
