@@ -24,6 +24,9 @@ class Affine(NamedTuple):
 class Normaliser(nn.Module, ABC):
     """Chooses, from the rewards of a batch, how to rescale them."""
 
+    rowwise: bool = True
+    """Whether, outside training, the map does not depend on the batch."""
+
     @abstractmethod
     def forward(self, total: Float[Tensor, " B"]) -> Affine:
         """The map for this batch; NaN rows (cannot judge) have no say."""
@@ -82,6 +85,8 @@ class BatchStandardise(Normaliser):
     Args:
         floor: The divisor is at least this, so that a batch of nearly equal rewards is not blown up; > 0.
     """
+
+    rowwise = False
 
     def __init__(self, floor: float = 1e-3) -> None:
         super().__init__()

@@ -1,17 +1,15 @@
 """A weighted sum of rewards."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import nn
 
 from lrl_core.interfaces import Reward
 from lrl_core.registry import suggest
 from lrl_core.scoring import judge
 from lrl_core.types import RewardSignal, Rollout
-from lrl_plugins.rewards.normalise import Affine, Normaliser
+from lrl_plugins.rewards.combine import combined
+from lrl_plugins.rewards.normalise import Normaliser
 
 
 class Sum(Reward):
@@ -42,85 +40,16 @@ class Sum(Reward):
         self.normalise = _module_dict("normalise", normalise)
         self.weights = {name: float(weights.get(name, 1)) for name in terms}
         self.comparable = not normalise and all(term.comparable for term in terms.values())
+        self.rowwise = all(part.rowwise for part in (*terms.values(), *normalise.values()))
 
     def score(self, rollout: Rollout) -> RewardSignal:
         """Judge with every term and add up."""
         signals = {name: judge(term, rollout) for name, term in self._rewards().items()}
         maps = {name: self.normalise[name](signals[name].total) for name in self.normalise}
-        identity = Affine(torch.ones(()), torch.zeros(()))
-        weighted = [
-            _Term(signal, maps.get(name, identity), self.weights[name])
-            for name, signal in signals.items()
-            if self.weights[name] != 0
-        ]
-        total = torch.zeros(len(rollout), device=rollout.tokens.device)
-        for term in weighted:
-            total = total + term.total
-        judged = ~total.isnan()
-        return RewardSignal(
-            total,
-            by_token=_by_token(weighted, rollout, judged),
-            by_prefix=_by_prefix(weighted),
-            parts=_parts(signals, maps),
-        )
+        return combined(signals, maps, self.weights, rollout)
 
     def _rewards(self) -> dict[str, Reward]:
         return dict(self.terms.items())  # type: ignore[arg-type]
-
-
-class _Term(NamedTuple):
-    """What one reward contributes: weight * (scale * signal + shift)."""
-
-    signal: RewardSignal
-    map: Affine
-    weight: float
-
-    @property
-    def scale(self) -> Tensor:
-        return self.weight * self.map.scale
-
-    @property
-    def shift(self) -> Tensor:
-        return self.weight * self.map.shift
-
-    @property
-    def total(self) -> Float[Tensor, " B"]:
-        return self.scale * self.signal.total + self.shift
-
-
-def _by_token(terms: list[_Term], rollout: Rollout, judged: Bool[Tensor, " B"]) -> Float[Tensor, "B T"] | None:
-    """Increments of all terms; what is not spread over tokens stands on the last one. None where no term has any."""
-    if all(term.signal.by_token is None for term in terms):
-        return None
-    by_token = torch.zeros(rollout.tokens.shape, device=rollout.tokens.device)
-    at_end = torch.zeros(len(rollout), device=rollout.tokens.device)
-    for term in terms:
-        if term.signal.by_token is None:
-            at_end = at_end + term.total
-        else:
-            by_token = by_token + term.scale * term.signal.by_token
-            at_end = at_end + term.shift
-    steps = torch.arange(rollout.tokens.shape[1], device=rollout.tokens.device)
-    by_token = by_token + torch.where(steps == rollout.lengths[:, None] - 1, at_end[:, None], 0)
-    return by_token.masked_fill(~judged[:, None], 0)
-
-
-def _by_prefix(terms: list[_Term]) -> Float[Tensor, "B P"] | None:
-    """Worth of every prefix; None unless every term can judge prefixes."""
-    worths = [term.scale * term.signal.by_prefix + term.shift for term in terms if term.signal.by_prefix is not None]
-    return torch.stack(worths).sum(0) if worths and len(worths) == len(terms) else None
-
-
-def _parts(signals: dict[str, RewardSignal], maps: dict[str, Affine]) -> dict[str, Tensor]:
-    """Every term raw, normalised where it is, and the components of a term that has several."""
-    parts = {}
-    for name, signal in signals.items():
-        parts[name] = signal.total
-        if name in maps:
-            parts[f"{name}/normalised"] = maps[name].scale * signal.total + maps[name].shift
-        if len(signal.parts) > 1:
-            parts |= {f"{name}/{inner}": value for inner, value in signal.parts.items()}
-    return parts
 
 
 def _module_dict(argument: str, modules: Mapping[str, nn.Module]) -> nn.ModuleDict:

@@ -10,6 +10,21 @@ END = "<eos>"
 """Stands for the end token among words; `words` never gives it."""
 
 
+def texts_of(reward: Reward, rollout: Rollout) -> tuple[str, ...]:
+    """The text of every episode.
+
+    Args:
+        reward: Who asks, for the error message.
+        rollout: The episodes.
+    """
+    if rollout.texts is None:
+        raise ValueError(
+            f"{type(reward).__name__} got a rollout without texts; expected one text per episode. "
+            "Decode the tokens first: replace(rollout, texts=...)."
+        )
+    return rollout.texts
+
+
 def texts_and_references(reward: Reward, rollout: Rollout) -> Iterable[tuple[str, bool, tuple[str, ...]]]:
     """For every episode: its text, whether it ended by itself, and its references; () where it has none.
 
@@ -17,19 +32,14 @@ def texts_and_references(reward: Reward, rollout: Rollout) -> Iterable[tuple[str
         reward: Who asks, for the error message.
         rollout: The episodes.
     """
-    name = type(reward).__name__
-    if rollout.texts is None:
-        raise ValueError(
-            f"{name} got a rollout without texts; expected one text per episode. "
-            "Decode the tokens first: replace(rollout, texts=...)."
-        )
+    texts = texts_of(reward, rollout)
     if rollout.prompts.references is None:
         raise ValueError(
-            f"{name} got prompts without references; expected the human answers of every prompt. "
+            f"{type(reward).__name__} got prompts without references; expected the human answers of every prompt. "
             "Use a task with references (Captioning, for one), or a reward that needs none."
         )
     references = (row or () for row in rollout.prompts.references)
-    return zip(rollout.texts, rollout.terminated.tolist(), references, strict=True)
+    return zip(texts, rollout.terminated.tolist(), references, strict=True)
 
 
 def tokenised(text: str, ended: bool) -> list[str]:

@@ -49,10 +49,17 @@ def test_forced_openings_are_no_actions():
     assert rollout.logprobs[0, 0] == 0
 
 
-def test_a_forced_end_token_ends_nothing():
-    rollout = run(ring(), forced=[[EOS]], max_length=3)
+def test_an_opening_that_ends_with_the_end_token_is_a_whole_episode():
+    rollout = run(ring(), count=3, forced=[[0, EOS], [EOS, 0], [0, 1]], max_length=5)
+    assert rollout.lengths.tolist() == [2, 5, 4]
+    assert rollout.terminated.tolist() == [True, True, True]
+    assert rollout.action_mask.int().tolist() == [[0, 0, 0, 0, 0], [0, 0, 1, 1, 1], [0, 0, 1, 1, 0]]
+
+
+def test_an_opening_that_the_limit_cuts_has_not_ended():
+    rollout = run(ring(), forced=[[0, 0, EOS]], max_length=2)
     assert rollout.lengths.tolist() == [2]
-    assert rollout.action_mask.tolist() == [[False, True]]
+    assert rollout.terminated.tolist() == [False]
 
 
 class Oracle(Environment):

@@ -4,12 +4,19 @@ import torch
 from lrl_core.functional import (
     aggregate,
     aggregation_count,
+    credit,
     generalised_advantage,
+    group_mean,
+    group_std,
     leave_one_out_mean,
     masked_mean,
     reward_to_go,
+    squared_error,
+    token_rewards,
 )
 from lrl_core.masks import length_mask
+from lrl_core.testing.parts import toy_experience
+from lrl_core.types import RewardSignal
 
 T, F = True, False
 
@@ -76,3 +83,33 @@ def test_leave_one_out_is_the_rescaled_mean_difference():
     values = torch.tensor([1.0, 4.0, 2.5, 0.5])
     others = leave_one_out_mean(values, torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.bool))
     assert torch.allclose(values - others, (values - values.mean()) * 4 / 3)
+
+
+def test_means_and_spreads_of_groups():
+    values = torch.tensor([1.0, 10.0, torch.nan, 3.0, torch.nan, 5.0])
+    group = torch.tensor([4, 9, 4, 4, 6, 4])
+    judged = ~values.isnan()
+    assert group_mean(values, group, judged).tolist() == [3, 10, 3, 3, 0, 3]
+    weights = torch.tensor([2.0, 1.0, 9.0, 1.0, 1.0, 0.0])
+    assert group_mean(values, group, judged, weights)[0].item() == pytest.approx(5 / 3)
+    assert group_std(values, group, judged).tolist() == [2, 0, 2, 2, 0, 2]
+
+
+def test_token_rewards_stand_on_chosen_tokens():
+    """The first episode has an environment's word in its second place, the second one cannot be judged."""
+    experience = toy_experience()
+    whole = token_rewards(experience.rollout, experience.reward)
+    assert whole.tolist() == [[0, 0, 0, 1], [0] * 4, [0, 0, 0.25, 0], [0, 0, 0, 2]]
+    by_token = torch.tensor([[1.0, 2, 3, 4], [1, 1, 0, 0], [1, 1, 1, 9], [0, 0, 2, 1]], dtype=torch.float64)
+    paid = RewardSignal(torch.tensor([10.0, torch.nan, 3, 3], dtype=torch.float64), by_token=by_token)
+    assert token_rewards(experience.rollout, paid).tolist() == [[3, 0, 3, 4], [0] * 4, [1, 1, 1, 0], [0, 0, 2, 1]]
+    assert credit(experience.rollout, paid)[0].tolist() == [10, 9, 7, 4]
+    assert credit(experience.rollout, experience.reward)[0].tolist() == [1] * 4
+
+
+def test_squared_error_held_near_what_it_was():
+    values, targets = torch.tensor([[1.0, 1.0, 0.5]]), torch.tensor([[2.0, 0.0, 2.0]])
+    before = torch.tensor([[0.5, 0.5, 0.5]])
+    assert squared_error(values, targets).tolist() == [[0.5, 0.5, 1.125]]
+    held = squared_error(values, targets, before, 0.25)
+    assert held.tolist() == [[1.25**2 / 2, 0.5, 1.125]]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lrl_core.sampling import Sampling
+from lrl_core.sampling import Repeats, Sampling
 
 PROBABILITIES = torch.tensor([[0.5, 0.3, 0.15, 0.05]], dtype=torch.float64)
 START = torch.zeros(1, dtype=torch.long)
@@ -63,3 +63,41 @@ def test_refuses_numbers_out_of_range(option, value):
 def test_min_length_needs_an_end_token():
     with pytest.raises(ValueError, match="give eos"):
         Sampling(min_length=2)
+
+
+def pairs(repeats):
+    return sorted(set(zip(repeats.row.tolist(), repeats.token.tolist(), strict=True)))
+
+
+def test_what_may_not_come_next():
+    lines = torch.tensor([[5, 6, 7, 5, 6], [1, 1, 1, 1, 1], [1, 2, 3, 4, 5], [2, 9, 9, 2, 9]])
+    assert pairs(Sampling(no_repeat_ngram=3).repeated(lines)) == [(0, 7), (1, 1), (3, 9)]
+    assert pairs(Sampling(no_repeat_ngram=2).repeated(lines)) == [(0, 7), (1, 1), (3, 2), (3, 9)]
+    assert pairs(Sampling(no_repeat_ngram=1).repeated(lines[2:3])) == [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5)]
+    assert pairs(Sampling(no_repeat_ngram=2, eos=9).repeated(lines)) == [(0, 7), (1, 1), (3, 2)]
+    assert pairs(Sampling(no_repeat_ngram=6).repeated(lines)) == []
+    assert Sampling().repeated(lines) is None
+
+
+def test_places_of_finished_episodes_are_told_what_their_past_forbade():
+    tokens = torch.tensor([[1, 2, 1, 2, 3], [4, 4, 4, 0, 0]])
+    mask = torch.tensor([[1, 1, 0, 1, 1], [1, 1, 1, 0, 0]]).bool()  # places 0 1 2 3 of row 0, 4 5 6 of row 1
+    repeats = Sampling(no_repeat_ngram=2).repeats(tokens, mask.nonzero(as_tuple=True))
+    assert pairs(repeats) == [(2, 2), (3, 1), (6, 4)]
+    assert repeats.row.tolist() == sorted(repeats.row.tolist())
+    assert pairs(repeats.within(slice(3, 8))) == [(0, 1), (3, 4)]
+
+
+def test_a_ban_that_would_leave_nothing_is_lifted():
+    sampling = Sampling(banned=(0,), no_repeat_ngram=1, min_length=9, eos=3)
+    every = Repeats(torch.tensor([0, 0, 1]), torch.tensor([1, 2, 1]))
+    allowed = sampling.allow(torch.zeros(2, 4), torch.tensor([2, 2]), every)
+    assert (allowed == 0).tolist() == [[False, True, True, False], [False, False, True, False]]
+    assert sampling.allow(allowed, torch.tensor([2, 2]), every).equal(allowed)
+
+
+def test_the_limit_leaves_only_the_end():
+    scaled = Sampling(limit=3, eos=1).scale(torch.zeros(3, 3), torch.tensor([0, 1, 2]))
+    assert (scaled == 0).tolist() == [[True] * 3, [True] * 3, [False, True, False]]
+    with pytest.raises(ValueError, match="limit forces the end token"):
+        Sampling(limit=3, eos=1, banned=(1,))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lrl_core import vocab
-from lrl_core.sampling import Sampling
+from lrl_core.sampling import Repeats, Sampling
 from lrl_core.vocab import Head, over_vocabulary, score_vocabulary
 
 N, D, V, EOS = 7, 5, 11, 3
@@ -16,7 +16,16 @@ SAMPLINGS = {
     "top_p": Sampling(top_p=0.8, temperature=1.3),
     "min_p": Sampling(min_p=0.3),
     "banned": Sampling(banned=(0, 2), min_length=4, eos=EOS),
+    "limit": Sampling(limit=6, eos=EOS),
+    "repeats": Sampling(temperature=0.8, top_k=5, no_repeat_ngram=2),
+    "repeats-alone": Sampling(banned=(10,), no_repeat_ngram=1, eos=EOS),
 }
+REPEATS = Repeats(torch.tensor([0, 0, 2, 5, 5, 6]), torch.tensor([2, 3, 1, 0, 0, 10]))
+"""Pairs of a row and a token, one of them twice, over three chunks."""
+
+
+def repeats_of(sampling):
+    return REPEATS if sampling.no_repeat_ngram else None
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +43,7 @@ def problem():
 
 
 def naive(hidden, weight, bias, tokens, position, sampling):
-    scaled = sampling.scale(hidden @ weight.t() + bias, position)
+    scaled = sampling.scale(hidden @ weight.t() + bias, position, repeats_of(sampling))
     full = scaled.log_softmax(1)
     kept = sampling.keep(scaled.detach())
     kept[torch.arange(N), tokens] = True
@@ -54,7 +63,7 @@ def test_values_and_gradients_equal_the_naive_ones(name, field):
     hidden, weight, bias, tokens, position = problem()
     sampling = SAMPLINGS[name]
     expected = naive(hidden, weight, bias, tokens, position, sampling)[field]
-    got = score_vocabulary(hidden, Head(weight, bias), tokens, position, sampling, EOS)[field]
+    got = score_vocabulary(hidden, Head(weight, bias), tokens, position, sampling, EOS, repeats_of(sampling))[field]
     assert torch.allclose(got, expected, atol=1e-10)
     finite = expected.isfinite()
     leaves = (hidden, weight, bias)
@@ -94,6 +103,17 @@ def test_over_vocabulary_sees_all_actions_in_chunks():
         strict=True,
     ):
         assert torch.allclose(x, y, atol=1e-9)
+
+
+def test_over_vocabulary_knows_what_may_not_be_repeated():
+    hidden, weight, bias, _, position = problem()
+    sampling = SAMPLINGS["repeats"]
+    got = over_vocabulary(lambda lp: lp.exp()[:, 2], hidden, Head(weight, bias), position, sampling, REPEATS)
+    logits = ((hidden @ weight.t() + bias) / 0.8).detach()
+    for row, token in [(0, 2), (0, 3), (2, 1), (5, 0), (6, 10)]:
+        logits[row, token] = -torch.inf
+    assert torch.allclose(got, logits.softmax(1)[:, 2])
+    assert got[0] == 0
 
 
 def test_no_tokens_at_all():

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from lrl_core.cli import main
-from lrl_core.commands import CommandError, recipes
+from lrl_core.commands import CommandError, naming, recipes
+from lrl_core.commands.mentions import Mention
 
 
 def test_heads_are_read(shipped_recipes, capsys):
@@ -65,3 +66,41 @@ def test_resolve(shipped_recipes, tmp_path, monkeypatch):
 def test_the_installed_recipes_have_a_head():
     for name, path in recipes.shipped().items():
         assert recipes.read(name, path).summary, f"{path} begins with a comment line that says what it does"
+
+
+@pytest.fixture
+def shipped_presets(shipped_recipes):
+    (shipped_recipes / "presets").mkdir()
+    for name in ("dr_grpo", "reinforce_plus_plus"):
+        (shipped_recipes / "presets" / f"{name}.yaml").write_text("# A preset.\nmodel: {replay: Fresh}\n")
+    (shipped_recipes / "zebra").mkdir()
+    (shipped_recipes / "zebra" / "last.yaml").write_text("# The last task.\n")
+    return shipped_recipes
+
+
+def test_presets_are_listed_after_the_recipes(shipped_presets, capsys):
+    assert main(["recipes"]) == 0
+    said = capsys.readouterr().out
+    assert said.index("zebra/last") < said.index("presets/dr_grpo") < said.index("presets/reinforce_plus_plus")
+
+
+def test_a_copied_preset_says_that_it_wants_a_recipe(shipped_presets, tmp_path, capsys):
+    target = tmp_path / "mine.yaml"
+    assert main(["recipes", "--copy", "presets/dr_grpo", str(target)]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == f"Run it: lrl fit --config RECIPE --config {target}"
+
+
+@pytest.mark.parametrize("spelling", ["DrGRPO", "dr_grpo", "DR-GRPO", "Dr. GRPO"])
+def test_a_preset_is_found_however_its_method_is_spelt(shipped_presets, spelling):
+    assert recipes.preset_of(spelling) == "presets/dr_grpo"
+    assert recipes.preset_of("REINFORCE++") == "presets/reinforce_plus_plus"
+    assert recipes.preset_of("GRPO") is None
+    assert recipes.preset_of("quickstart") is None
+
+
+@pytest.mark.parametrize("kind", ["objectives", None])
+def test_the_name_of_a_preset_in_place_of_a_class_is_explained(shipped_presets, kind):
+    with pytest.raises(CommandError, match="DrGRPO is a preset, not a class: add --config presets/dr_grpo after the"):
+        naming.import_named([Mention("DrGRPO", "--model.objective", kind, certain=True)])
+    with pytest.raises(CommandError, match="Did you mean 'Reinforce'"):
+        naming.import_named([Mention("Reinforc", "--model.objective", kind, certain=True)])

@@ -111,7 +111,10 @@ def test_broken_contracts_are_found(make, problem):
 
 
 def test_rewards_that_compare_rows_can_say_so():
-    check_reward(OfTheBatch, compares_rows=True)
+    class Saying(OfTheBatch):
+        rowwise = False
+
+    check_reward(Saying)
 
 
 @pytest.mark.parametrize("samples", [1, 2])
@@ -137,8 +140,7 @@ def test_the_example_has_the_hard_cases():
 def test_padding_widens_what_has_a_time_axis():
     rollout = replace(example_rollout(), environment_reward=torch.ones(6, example_rollout().tokens.shape[1]))
     wide = with_padding(rollout, pad=0, columns=2)
-    for field in ("tokens", "action_mask", "logprobs", "environment_reward"):
+    for field in ("tokens", "action_mask", "logprobs", "environment_reward", "reference_logprobs"):
         assert torch.equal(getattr(wide.trimmed(), field), getattr(rollout, field))
         assert getattr(wide, field).shape[1] == rollout.tokens.shape[1] + 2
         assert not getattr(wide, field)[:, -2:].any()
-    assert wide.reference_logprobs is None
