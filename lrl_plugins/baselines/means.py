@@ -69,7 +69,7 @@ class LeaveOneOut(Baseline):
     """
 
     def check(self, sampler: Sampler) -> None:
-        if sampler.decoder.samples < 2:
+        if sampler.decoder is not None and sampler.decoder.samples < 2:
             raise ValueError(
                 f"LeaveOneOut: the decoder {type(sampler.decoder).__name__} draws {sampler.decoder.samples} sample per "
                 "prompt; expected at least 2, to compare them. Set decoder.init_args.samples to 2 or more."

@@ -5,14 +5,26 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lrl_core.interfaces import bind_all
+from lrl_core.interfaces import Decoder, bind_all
 from lrl_core.testing.exact import gradient_moments
 from lrl_core.testing.parts import check_baseline, toy_experience
-from lrl_core.testing.toy import TREE_GRADIENT, ToySampler, ToyTokenizer, toy_facts, tree_world
-from lrl_core.types import RewardSignal
+from lrl_core.testing.toy import (
+    TREE_GRADIENT,
+    TREE_REWARD,
+    TREE_TABLE,
+    TablePolicy,
+    TableReward,
+    ToySampler,
+    ToyTokenizer,
+    every_episode,
+    toy_facts,
+    tree_world,
+)
+from lrl_core.types import RewardSignal, Rollout
 from lrl_plugins.baselines.constant import Constant
 from lrl_plugins.baselines.means import BatchMean, LeaveOneOut, RunningMean
 from lrl_plugins.baselines.self_critical import SelfCritical
+from lrl_plugins.decoders.beam_search import BeamSearch
 from lrl_plugins.decoders.sample import Greedy, Sample
 from lrl_plugins.objectives.reinforce import Reinforce
 from lrl_plugins.rewards.normalise import BatchStandardise
@@ -101,6 +113,61 @@ def test_self_critical_refuses_rewards_that_are_normalised_apart():
     with pytest.raises(ValueError, match="reward Sum normalises each batch in its own way"):
         SelfCritical().check(ToySampler(policy, Sample(), normalised))
     SelfCritical(Greedy()).check(ToySampler(policy, Sample(), Sum({"paid": reward}, {"paid": 2.0})))
+
+
+class Scripted(Decoder):
+    """Says what it is told, twice per prompt."""
+
+    samples = 2
+
+    def __init__(self, says):
+        super().__init__()
+        self.says = says
+
+    def decode(self, policy, prompts, environment=None):
+        rows = torch.arange(len(prompts)).repeat_interleave(2)
+        tokens = torch.tensor(self.says)
+        return Rollout(
+            prompts=prompts.select(rows),
+            tokens=tokens,
+            lengths=torch.full((len(rows),), 2),
+            action_mask=torch.ones_like(tokens, dtype=torch.bool),
+            logprobs=torch.zeros(tokens.shape),
+            terminated=torch.ones(len(rows), dtype=torch.bool),
+        )
+
+
+def test_a_rival_with_several_samples_is_their_mean_and_unjudged_ones_do_not_count():
+    experience = toy_experience()  # prompts 7, 7, 9, 9; the second is unjudged
+    rival = Scripted([[0, 0], [1, 1], [2, 2], [2, 0]])
+    judge = TableReward(lambda tokens: {(0, 0): 1.0, (1, 1): 2.0, (2, 2): float("nan"), (2, 0): 0.25}[tokens])
+    sampler = ToySampler(tree_world()[0], Sample(), judge)
+    value = SelfCritical(rival).advantage(experience.rollout, experience.reward, sampler).value
+    assert value[:, 0].tolist() == [1.0 - 1.5, 0, 0, 2.0 - 0.25]
+
+
+def test_a_rival_nobody_can_judge_teaches_nothing():
+    experience = toy_experience()
+    sampler = ToySampler(tree_world()[0], Sample(), TableReward(lambda tokens: float("nan")))
+    rival = Scripted([[0, 0]] * 4)
+    assert not SelfCritical(rival).advantage(experience.rollout, experience.reward, sampler).value.any()
+
+
+@pytest.mark.parametrize(
+    ("rival", "expected"),
+    [(Greedy(max_length=2), 0.7), (BeamSearch(width=9, max_length=2), 2.0)],
+    ids=["greedy", "beam"],
+)
+def test_the_rival_may_be_any_decoder(rival, expected):
+    """Greedy says (c, b); the most probable episode of the tree with a steeper second token is (b, b)."""
+    policy = TablePolicy(TREE_TABLE if expected == 0.7 else [[0.2, 0.3, 0.4], [0, 0, 0], [0.0, 5.0, 0.0], [0, 0, 0]])
+    everything, _ = every_episode(policy, 2)
+    bind_all(rival, toy_facts(ToyTokenizer(3)))
+    reward = tree_world()[1]
+    sampler = ToySampler(policy, Sample(max_length=2), reward)
+    value = SelfCritical(rival).advantage(everything, reward.score(everything), sampler).value
+    paid = torch.tensor(TREE_REWARD, dtype=torch.float64).flatten()
+    assert torch.allclose(value, (paid - expected)[:, None].expand(9, 2))
 
 
 def asks_nothing():
