@@ -1,0 +1,108 @@
+"""What a decoder says it drew from is what the loss recomputes: every registered decoder and policy, dropout configured."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from registered import accepts, build, names
+
+from lrl_core.interfaces import bind_all
+from lrl_core.testing.parts import check_decoder
+from lrl_core.testing.policies import check_policy
+from lrl_core.testing.policy_examples import example_facts, example_prompts, example_tokenizer
+from lrl_core.testing.toy import ToySampler, tree_world
+from lrl_plugins.decoders.limits import Constraints
+
+LENGTHS = {"max_length": 12}
+DISTRIBUTIONS = {
+    "plain": {},
+    "temperature": {"temperature": 0.7},
+    "top_k": {"top_k": 4},
+    "top_p": {"top_p": 0.8},
+    "min_p": {"min_p": 0.3},
+    "min_length": {"min_length": 5},
+    "no_repeat": {"constraints": Constraints(no_repeat_ngram=2)},
+}
+
+
+def decoder(name, **options):
+    limits = {key: value for key, value in LENGTHS.items() if accepts("decoders", name, key)}
+    return build("decoders", name, **limits, **options)
+
+
+def ways():
+    """Every decoder with every distribution that it offers."""
+    return [
+        pytest.param(name, options, id=f"{name}-{way}")
+        for name in names("decoders")
+        for way, options in DISTRIBUTIONS.items()
+        if all(accepts("decoders", name, option) for option in options)
+    ]
+
+
+def world() -> tuple:
+    tokenizer = example_tokenizer()
+    prompts = example_prompts(tokenizer, pictures="regions", size=16)
+    words = torch.tensor([i for i in range(len(tokenizer)) if i not in (*tokenizer.never_drawn, tokenizer.eos)])
+    targets = words[torch.arange(4 * len(prompts)) % len(words)].view(-1, 4)
+    targets[:, 3] = tokenizer.eos
+    lengths = torch.full((len(prompts),), 4)
+    examples = tuple({"id": f"row-{i}"} for i in range(len(prompts)))
+    prompts = replace(prompts, targets=targets, target_lengths=lengths, examples=examples)
+    return example_facts(tokenizer, prompts), prompts
+
+
+def sharp(policy):
+    """Far from uniform, so that truncation bites. Norms stay: tripled gains would blow up rounding, not the logits."""
+    for parameter in policy.parameters():
+        if parameter.ndim > 1:
+            parameter.data.mul_(3)
+    return policy.eval()
+
+
+@pytest.mark.parametrize(("name", "options"), ways())
+@pytest.mark.parametrize("policy_name", names("policies"))
+def test_the_ratio_of_a_fresh_rollout_is_one(policy_name, name, options):
+    torch.manual_seed(0)
+    facts, prompts = world()
+    policy, played_by = build("policies", policy_name), decoder(name, **options)
+    for part in (policy, played_by):
+        bind_all(part, facts)
+    sharp(policy)
+    try:
+        rollout = played_by.decode(policy, prompts)
+    except ValueError as error:
+        if "no dropout module" in str(error):
+            pytest.skip(f"refused with a clear message: {error}")
+        raise
+    policy.eval()
+    assert rollout.action_mask.any()
+    ratio = (policy(rollout).logprobs.detach() - rollout.logprobs).exp()[rollout.action_mask]
+    assert (ratio - 1).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(("name", "options"), ways())
+def test_every_decoder_returns_well_formed_episodes(name, options):
+    check_decoder(lambda: decoder(name, **options))
+
+
+@pytest.mark.parametrize("name", names("policies"))
+def test_every_policy_keeps_the_contract(name):
+    check_policy(lambda: build("policies", name), *world())
+
+
+@pytest.mark.parametrize("objective", names("objectives"))
+@pytest.mark.parametrize("name", [name for name in names("decoders") if not build("decoders", name).draws])
+def test_episodes_that_are_no_draws_are_refused_by_what_needs_draws(name, objective):
+    """Every objective either learns from any text, as imitation does, or refuses such a decoder."""
+    policy, reward = tree_world()
+    part = build("objectives", objective)
+    sampler = ToySampler(policy, decoder(name), reward)
+    sampler.objective = part
+    learns_from_any_text = {"CrossEntropy", "ScheduledSampling", "RAFT"}
+    if objective in learns_from_any_text:
+        return part.check(sampler)
+    with pytest.raises(ValueError, match="draw"):
+        for component in part.modules():
+            component.check(sampler)
+    return None
