@@ -221,9 +221,11 @@ class PolicyGradient(LightningModule, Sampler):
         optimizers = self._every_optimizer()
         policy_optimizer, learner_optimizers = optimizers[phase.optimizer], optimizers[len(self.factories) :]
         self.collected = []
+        metrics: dict[str, Tensor] = {}
         for experience in phase.replay.batches(partial(self._collect, prompts), lambda: _human_answers(prompts)):
             teach = partial(phase.objective.loss, self.read)
-            metrics = self.update(teach, phase.objective.count, experience, policy_optimizer)
+            taught = self.update(teach, phase.objective.count, experience, policy_optimizer)
+            metrics |= taught | {name: metrics[name] for name in taught if "ratio/first" in name and name in metrics}
             for learner, optimizer in zip(self.learners, learner_optimizers, strict=True):
                 for _ in range(learner.updates if experience.rollout is not None else 0):
                     learnt = self.update(learner.learn, learner.count, experience, optimizer)

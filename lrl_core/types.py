@@ -119,11 +119,15 @@ class Prompts(_Rows):
     def distinct(self) -> tuple["Prompts", Int[Tensor, " B"]]:
         """One row per group in order of appearance, and for every row of this batch its index among them."""
         seen: dict[int, int] = {}
-        inverse = [seen.setdefault(group, len(seen)) for group in self.group.tolist()]
+        inverse, first = [], []
+        for row, group in enumerate(self.group.tolist()):
+            if group not in seen:
+                seen[group] = len(seen)
+                first.append(row)
+            inverse.append(seen[group])
         index = torch.tensor(inverse, device=self.group.device, dtype=torch.long)
         if len(seen) == len(self):
             return self, index
-        first = [inverse.index(row) for row in range(len(seen))]
         return self.select(torch.tensor(first, device=self.group.device)), index
 
 

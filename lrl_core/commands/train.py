@@ -55,6 +55,11 @@ def main(arguments: list[str], model_class: type[LightningModule] | None = None)
 def prepare(arguments: list[str]) -> tuple[list[str], list[Path]]:
     """Resolve recipe names to files and import the plugins that they and the options name."""
     arguments, configs = _resolve_configs(arguments)
+    if configs and not _whole(configs):
+        raise CommandError(
+            f"--config: got nothing but presets ({', '.join(path.stem for path in configs)}), which are parts of a recipe. "
+            f"Name the recipe first: lrl {arguments[0]} --config RECIPE --config presets/{configs[0].stem}."
+        )
     found = [mention for path in configs for mention in mentions.in_config(path)]
     naming.import_named([*found, *mentions.in_arguments(arguments)])
     return arguments, configs
@@ -70,7 +75,7 @@ def build_cli(model_class: type[LightningModule], arguments: list[str], configs:
     """
     # The facts come from the data: without this every tensor in them would be an option of its own.
     set_parsing_settings(subclasses_enabled=[TaskFacts])
-    name = run_folder.run_name(configs[-1] if configs else None, recipes.folder())
+    name = run_folder.run_name(_whole(configs)[-1] if configs else None, recipes.folder())
     return RecipeCLI(name, model_class, arguments)
 
 
@@ -161,6 +166,12 @@ class RecipeCLI(LightningCLI):
 def task_facts(data: Task) -> TaskFacts:
     """What the task tells the model."""
     return data.facts()
+
+
+def _whole(configs: list[Path]) -> list[Path]:
+    """The recipes among the config files: all but presets."""
+    presets = {path for name, path in recipes.shipped().items() if recipes.is_preset(name)}
+    return [path for path in configs if path not in presets]
 
 
 def _resolve_configs(arguments: list[str]) -> tuple[list[str], list[Path]]:

@@ -5,13 +5,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lrl_core.episodes import Choice
-from lrl_core.interfaces import Environment, Policy
 from lrl_core.sampling import Sampling
-from lrl_core.types import Prompts, Rollout
-from lrl_plugins.decoders.limits import LimitedDecoder
+from lrl_plugins.decoders.limits import Constraints, LimitedDecoder, StepwiseDecoder
 
 
-class Sample(LimitedDecoder):
+class Sample(StepwiseDecoder):
     """Draws every token from the policy's distribution, tempered and truncated as asked.
 
     Log-probabilities are those of the distribution drawn from; the loss recomputes them under the same truncation.
@@ -25,6 +23,7 @@ class Sample(LimitedDecoder):
         min_p: Keep tokens at least this many times as probable as the most probable one; 0 keeps all.
         min_length: No EOS before this many tokens, EOS counted.
         banned: Token ids never drawn, besides those the tokenizer names (padding, begin, unknown).
+        constraints: What every episode must keep: no repeated n-gram, an opening, an end; None for nothing.
     """
 
     draws = True
@@ -39,14 +38,13 @@ class Sample(LimitedDecoder):
         min_p: float = 0.0,
         min_length: int = 0,
         banned: tuple[int, ...] = (),
+        constraints: Constraints | None = None,
     ) -> None:
-        super().__init__(max_length, min_length, banned, samples, Sampling(temperature, top_k, top_p, min_p))
+        options = Sampling(temperature, top_k, top_p, min_p)
+        super().__init__(max_length, min_length, banned, samples, options, constraints)
         self.samples = samples
 
-    def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
-        return self.play(policy, prompts, self.draw, environment)
-
-    def draw(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
+    def choose(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
         """One token per row and its log-probability, truncation included."""
         scaled = self.sampling.scale(logits, position)
         if self.sampling.truncates:
@@ -59,30 +57,34 @@ class Sample(LimitedDecoder):
         return Greedy.bound(self)
 
 
-class Greedy(LimitedDecoder):
+class Greedy(StepwiseDecoder):
     """Takes the most probable token each time; log-probabilities are the policy's own.
 
     Args:
         max_length: An episode is cut after this many tokens, EOS counted.
         min_length: No EOS before this many tokens, EOS counted.
         banned: Token ids never taken, besides those the tokenizer names (padding, begin, unknown).
+        constraints: What every episode must keep: no repeated n-gram, an opening, an end; None for nothing.
     """
 
-    def __init__(self, max_length: int = 20, min_length: int = 0, banned: tuple[int, ...] = ()) -> None:
-        super().__init__(max_length, min_length, banned, many=1)
+    def __init__(
+        self,
+        max_length: int = 20,
+        min_length: int = 0,
+        banned: tuple[int, ...] = (),
+        constraints: Constraints | None = None,
+    ) -> None:
+        super().__init__(max_length, min_length, banned, many=1, constraints=constraints)
 
     @classmethod
     def bound(cls, limits: LimitedDecoder) -> "Greedy":
-        """A greedy decoder with the limits of another one that already knows its task."""
-        rival = cls(limits.max_length, limits.min_length, limits.banned)
-        rival.pad, rival.eos = limits.pad, limits.eos
-        rival.sampling = Sampling(banned=limits.sampling.banned, min_length=limits.min_length, eos=limits.eos)
+        """A greedy decoder with the limits and constraints of another one that already knows its task."""
+        rival = cls(limits.max_length, limits.min_length, limits.banned, limits.constraints)
+        rival.pad, rival.eos, rival.opening = limits.pad, limits.eos, limits.opening
+        rival.sampling = limits.plain
         return rival
 
-    def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
-        return self.play(policy, prompts, self.take_best, environment)
-
-    def take_best(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
+    def choose(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
         """The most probable token of each row."""
         scaled = self.sampling.scale(logits, position)
         best, tokens = scaled.max(1)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from lrl_core.functional import Aggregation, aggregate, aggregation_count, masked_mean
 from lrl_core.interfaces import Objective
 from lrl_core.types import Experience, Loss, PolicyOutput, Rollout
+from lrl_plugins.objectives.shared import human_answers, refuse_missing_length
 
 
 class CrossEntropy(Objective):
@@ -31,15 +31,13 @@ class CrossEntropy(Objective):
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"CrossEntropy: label_smoothing is {label_smoothing}; expected a number in [0, 1).")
         self.label_smoothing, self.aggregation, self.length = label_smoothing, aggregation, length
-        aggregate(
-            torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), aggregation, length
-        )  # refuses a missing length
+        refuse_missing_length(aggregation, length)
 
     def count(self, experience: Experience) -> Tensor:
-        return aggregation_count(_answers(experience).action_mask, self.aggregation)
+        return aggregation_count(human_answers("CrossEntropy", experience).action_mask, self.aggregation)
 
     def loss(self, policy: Callable[[Rollout], PolicyOutput], experience: Experience) -> Loss:
-        answers = _answers(experience)
+        answers = human_answers("CrossEntropy", experience)
         output = policy(answers)
         logprobs = output.logprobs
         losses = -logprobs
@@ -51,12 +49,3 @@ class CrossEntropy(Objective):
         mask = answers.action_mask
         metrics = {"cross_entropy": -masked_mean(logprobs.detach(), mask)}
         return Loss(aggregate(losses, mask, self.aggregation, self.length), metrics)
-
-
-def _answers(experience: Experience) -> Rollout:
-    if experience.expert is None:
-        raise ValueError(
-            "CrossEntropy: the prompts carry no human answers (Prompts.targets is None). Expected a task whose "
-            "data has references; use one, or an objective that learns from rewards alone."
-        )
-    return experience.expert

@@ -9,6 +9,7 @@ from torch import Tensor
 from lrl_core.functional import Aggregation, aggregate, aggregation_count, masked_mean, reward_to_go
 from lrl_core.interfaces import Objective, Sampler
 from lrl_core.types import Experience, Loss, PolicyOutput, Rollout
+from lrl_plugins.objectives.shared import ratio_metrics, refuse_missing_length, refuse_no_draws
 
 
 class Reinforce(Objective):
@@ -34,16 +35,10 @@ class Reinforce(Objective):
     ) -> None:
         super().__init__()
         self.aggregation, self.entropy_bonus, self.entropy, self.length = aggregation, entropy_bonus, entropy, length
-        aggregate(
-            torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), aggregation, length
-        )  # refuses a missing length
+        refuse_missing_length(aggregation, length)
 
     def check(self, sampler: Sampler) -> None:
-        if not sampler.decoder.draws:
-            raise ValueError(
-                f"Reinforce: episodes of the decoder {type(sampler.decoder).__name__} are no draws from the policy, so "
-                "their gradient would be biased. Expected a decoder that draws, such as Sample."
-            )
+        refuse_no_draws("Reinforce", sampler)
 
     def count(self, experience: Experience) -> Tensor:
         return aggregation_count(experience.learn_mask, self.aggregation)
@@ -55,14 +50,9 @@ class Reinforce(Objective):
         logprobs, entropy = output.logprobs, output.entropy
         weight = advantage.value
         losses = -self._entropy_bonus(entropy) - (weight + self._surprise(logprobs, mask)) * logprobs
-        ratio = (logprobs.detach() - rollout.logprobs).clamp(-20, 20).exp()
         return Loss(
             aggregate(losses, mask, self.aggregation, self.length),
-            {
-                "entropy": masked_mean(entropy.detach(), mask),
-                "ratio/first": masked_mean(ratio, mask),
-                "ratio/first_error": torch.where(mask, (ratio - 1).abs(), 0).max(),
-            },
+            {"entropy": masked_mean(entropy.detach(), mask)} | ratio_metrics(logprobs, rollout, mask),
         )
 
     def _entropy_bonus(self, entropy: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from lrl_core.testing.toy import (
     toy_prompts,
     tree_world,
 )
-from lrl_plugins.decoders.beam_search import BeamSearch, length_penalty
+from lrl_plugins.decoders.beam_search import BeamSearch
+from lrl_plugins.decoders.beams import length_penalty
 from lrl_plugins.decoders.sample import Greedy, Sample
 
 

@@ -1,0 +1,20 @@
+"""Every registered objective with every aggregation that it offers, for tests that hold for all of them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import get_args
+
+from registered import accepts, build, names
+
+from lrl_core.functional import Aggregation
+from lrl_core.interfaces import Objective
+
+
+def ways() -> dict[str, Callable[[], Objective]]:
+    """Name of each way -> what builds the objective."""
+    made: dict[str, Callable[[], Objective]] = {name: partial(build, "objectives", name) for name in names("objectives")}
+    for name in names("objectives"):
+        if accepts("objectives", name, "aggregation"):
+            for mode in get_args(Aggregation):
+                made[f"{name}-{mode}"] = partial(build, "objectives", name, aggregation=mode, length=4)
+    return made
