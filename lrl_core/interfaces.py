@@ -53,7 +53,7 @@ class Component(nn.Module, ABC):
         """
 
     def learned(self, experience: Experience) -> None:
-        """Keep count after a training step, given its last experience; called on every rank. Default: nothing.
+        """Keep count after a training step, given all it drew; called on every rank. Default: nothing.
 
         Controllers and running statistics belong here, in buffers: `score` and `advantage` also serve rivals.
         """

@@ -85,6 +85,11 @@ class PolicyGradient(LightningModule, Sampler):
         reference: Reference | None = None,
     ) -> None:
         super().__init__()
+        if token_budget is not None and token_budget < 1:
+            raise ValueError(
+                f"token_budget is {token_budget}; expected a number of padded tokens >= 1, or null to read the whole "
+                "batch at once. Correct model.token_budget."
+            )
         self.automatic_optimization = False
         self.policy, self.reward, self.baseline, self.reference = policy, reward, baseline, reference
         self.decoder = decoder  # type: ignore[assignment]  # None only where no part asks a sampler for it
@@ -105,7 +110,7 @@ class PolicyGradient(LightningModule, Sampler):
         bind_all(self, task)
         self.answering = self._answering_decoder()
         if reference is not None:
-            reference.hold(policy)
+            reference.hold(policy, warmed_up=self.warm_up_epochs > 0)
         self._check_recipe()
         if start_from is not None:
             load_policy(policy, start_from, "start_from")
@@ -222,19 +227,22 @@ class PolicyGradient(LightningModule, Sampler):
         policy_optimizer, learner_optimizers = optimizers[phase.optimizer], optimizers[len(self.factories) :]
         self.collected = []
         metrics: dict[str, Tensor] = {}
+        taught = 0
         for experience in phase.replay.batches(partial(self._collect, prompts), lambda: _human_answers(prompts)):
             teach = partial(phase.objective.loss, self.read)
-            taught = self.update(teach, phase.objective.count, experience, policy_optimizer)
-            metrics |= taught | {name: metrics[name] for name in taught if "ratio/first" in name and name in metrics}
+            new = self.update(teach, phase.objective.count, experience, policy_optimizer)
+            metrics |= new | {name: metrics[name] for name in new if "ratio/first" in name and name in metrics}
+            taught += 1
             for learner, optimizer in zip(self.learners, learner_optimizers, strict=True):
                 for _ in range(learner.updates if experience.rollout is not None else 0):
                     learnt = self.update(learner.learn, learner.count, experience, optimizer)
                     metrics |= _of_learner(learner, learnt)
         self._step_scheduler(phase.optimizer)
-        # What was drawn, not what was read: epochs and minibatches show the same episodes several times, or in parts.
-        self.last_experience = _joined(self.collected) if self.collected else experience
+        # Controllers and logs see every episode once: epochs and minibatches show it several times, or in parts.
+        drawn = Experience.cat(self.collected) if self.collected else experience
+        self.last_experience = experience if taught == 1 else drawn
         for component in components(self):
-            component.learned(self.last_experience)
+            component.learned(drawn)
         if self.reference is not None and phase.replay.samples:
             self.reference.follow(self.policy)
         self.steps_done += 1
@@ -444,10 +452,6 @@ def trained(module: object) -> list[nn.Parameter]:
 
 def _human_answers(prompts: Prompts) -> Experience:
     return Experience(expert=Rollout.of_targets(prompts))
-
-
-def _joined(parts: list[Experience]) -> Experience:
-    return parts[0] if len(parts) == 1 else Experience.cat(parts)
 
 
 def _of_learner(learner: Learner, metrics: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -14,8 +14,9 @@ from lrl_core.types import Rollout
 class Reference(nn.Module):
     """The reference policy of a KL term (Ziegler 2019): by default the policy as it is when reinforcement begins.
 
-    A policy that trains an adapter (LoRA) and names neither path nor decay is its own reference with the adapter off,
-    which costs no memory; any other reference is a second copy of the weights, saved in the checkpoint.
+    A policy that trains an adapter (LoRA) without a warm-up in the same run is its own reference with the adapter off,
+    unless path or decay is named; that costs no memory. Any other reference is a second copy of the weights, saved in
+    the checkpoint. Where `start_from` brings an adapter that has learnt already, name the same file as path.
 
     Args:
         path: A checkpoint of an earlier run whose policy is the reference; None takes the policy of this run.
@@ -34,9 +35,14 @@ class Reference(nn.Module):
         self.copy: Policy | None = None
         self.register_buffer("begun", torch.tensor(False))
 
-    def hold(self, policy: Policy) -> None:
-        """Make room for the reference: a frozen copy of the policy, or of the checkpoint's one."""
-        if self.path is None and self.decay is None and policy.adapter_off() is not None:
+    def hold(self, policy: Policy, warmed_up: bool = False) -> None:
+        """Make room for the reference: a frozen copy of the policy, or of the checkpoint's one.
+
+        Args:
+            policy: What is trained.
+            warmed_up: Whether its adapter will have learnt something when reinforcement begins.
+        """
+        if self.path is None and self.decay is None and not warmed_up and policy.adapter_off() is not None:
             return
         self.copy = deepcopy(policy).requires_grad_(False).eval()
         if self.path is not None:

@@ -45,7 +45,8 @@ def experience_metrics(experience: Experience) -> dict[str, Tensor]:
     if rollout is None or reward is None or advantage is None:
         return {}
     judged = reward.judged
-    known = reward.total[judged].float()
+    # An episode that was forced to its end says nothing about the policy.
+    known = reward.total[judged & rollout.action_mask.any(1)].float()
     nothing = torch.tensor(torch.nan)
     metrics = {
         "reward/mean": known.mean() if len(known) else nothing,
@@ -68,8 +69,9 @@ def experience_metrics(experience: Experience) -> dict[str, Tensor]:
 
 def _equal_groups(rollout: Rollout, reward: RewardSignal) -> Tensor:
     """Share of the prompts with several judged samples whose rewards are all equal: nothing to compare."""
-    index, groups = group_index(rollout.prompts.group[reward.judged])
-    known = reward.total[reward.judged]
+    rows = reward.judged & rollout.action_mask.any(1)
+    index, groups = group_index(rollout.prompts.group[rows])
+    known = reward.total[rows]
     many = index.bincount(minlength=groups) > 1
     low, high = (known.new_zeros(groups).scatter_reduce(0, index, known, how, include_self=False) for how in _ENDS)
     return (low == high)[many].float().mean() if bool(many.any()) else torch.tensor(torch.nan)

@@ -1,6 +1,7 @@
 """`lrl fit | validate | test | predict`: LightningCLI with plugin names, recipe names and run folders."""
 
 import logging
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,8 @@ def main(arguments: list[str], model_class: type[LightningModule] | None = None)
         model_class = PolicyGradient
     keep_quiet()
     arguments, configs = prepare(arguments)
-    build_cli(model_class, arguments, configs)
-    return 0
+    cli = build_cli(model_class, arguments, configs)
+    return 128 + signal.SIGTERM if cli.trainer.received_sigterm else 0
 
 
 def prepare(arguments: list[str]) -> tuple[list[str], list[Path]]:
@@ -57,8 +58,8 @@ def prepare(arguments: list[str]) -> tuple[list[str], list[Path]]:
     arguments, configs = _resolve_configs(arguments)
     if configs and not _whole(configs):
         raise CommandError(
-            f"--config: got nothing but presets ({', '.join(path.stem for path in configs)}), which are parts of a recipe. "
-            f"Name the recipe first: lrl {arguments[0]} --config RECIPE --config presets/{configs[0].stem}."
+            f"--config: got nothing but presets ({', '.join(path.stem for path in configs)}), which are parts of a "
+            f"recipe. Name the recipe first: lrl {arguments[0]} --config RECIPE --config presets/{configs[0].stem}."
         )
     found = [mention for path in configs for mention in mentions.in_config(path)]
     naming.import_named([*found, *mentions.in_arguments(arguments)])

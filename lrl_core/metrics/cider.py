@@ -27,10 +27,11 @@ class DocumentFrequencies:
 
     def pack(self) -> dict[str, Any]:
         """The same as plain lists, small enough for a checkpoint: tokens once, n-grams per order as flat indices."""
-        tokens = list(dict.fromkeys(token for ngram in self.counts for token in ngram))
+        ordered = sorted(self.counts.items(), key=str)  # sets were counted: their order differs from run to run
+        tokens = list(dict.fromkeys(token for ngram, _ in ordered for token in ngram))
         index = {token: i for i, token in enumerate(tokens)}
         by_order: list[list[tuple[Ngram, int]]] = [[] for _ in range(self.n)]
-        for ngram, count in self.counts.items():
+        for ngram, count in ordered:
             by_order[len(ngram) - 1].append((ngram, count))
         return {
             "documents": self.documents,

@@ -19,9 +19,9 @@ Mean = tuple[float, float]
 class MovingAverage(Baseline):
     """Compares with the mean of what the same prompt earned in earlier steps.
 
-    Updated once after each training step, from the step's last experience (with Epochs in minibatches: its last one),
-    so a sample is never compared with itself and the gradient stays unbiased. Every rank hears of the rewards of all
-    ranks: a prompt may be read by another rank in the next epoch. The memory goes into the checkpoint.
+    Updated once after each training step, from everything that the step drew, so a sample is never compared with itself
+    and the gradient stays unbiased. Every rank hears of the rewards of all ranks: a prompt may be read by another rank
+    in the next epoch. The memory goes into the checkpoint.
 
     Args:
         decay: Weight of the past at each update, in (0, 1), for a mean that forgets; None weighs all rewards alike.

@@ -43,14 +43,17 @@ class RAFT(Objective):
         assert rollout is not None
         assert reward is not None
         share = best_shares(experience)
-        logprobs = policy(replace(rollout, sampling=None)).logprobs
-        best = mask & (share > 0)[:, None]
+        read = share > 0  # the others teach nothing
+        read[0] |= ~read.any()  # every rank and micro-batch has a backward pass
+        rows = read.nonzero().squeeze(1)
+        best = mask[rows]
+        logprobs = policy(replace(rollout.select(rows), sampling=None)).logprobs
         metrics = {
             "cross_entropy": -masked_mean(logprobs.detach(), best),
             "reward/best": masked_mean(reward.total, share > 0),
             "ties": masked_mean((share < 1).float(), share > 0),
         }
-        return Loss(aggregate(-logprobs * share[:, None], best, self.aggregation, self.length), metrics)
+        return Loss(aggregate(-logprobs * share[rows, None], best, self.aggregation, self.length), metrics)
 
 
 def best_shares(experience: Experience) -> Float[Tensor, " B"]:

@@ -22,7 +22,7 @@ def adapted_coefficient(coefficient: float, kl: float, target: float, episodes: 
         kl: Measured divergence in nats per episode.
         target: Wanted divergence in nats per episode, > 0.
         episodes: How many episodes it was measured on.
-        horizon: Over how many episodes an error of 1 would double the coefficient.
+        horizon: Over how many episodes the coefficient changes by its clipped relative error, at most a fifth.
     """
     error = min(max(kl / target - 1, -LARGEST_ERROR), LARGEST_ERROR)
     return coefficient * (1 + error * episodes / horizon)
@@ -32,14 +32,15 @@ class KLPenalty(Reward):
     """Pays -coefficient x divergence from the reference policy on every token (Ziegler 2019, eq. 2).
 
     Use it as a term of Sum beside the reward proper, with weight 1, and name a `model.reference`. It is logged as the
-    penalty itself (`reward/<term>`); `kl/reference` is the divergence in nats per episode and `reward/<term>/coefficient`
-    the coefficient.
+    penalty itself (`reward/<term>`); `kl/reference` is the divergence in nats per episode and
+    `reward/<term>/coefficient` the coefficient.
 
     Args:
         coefficient: Price per nat, >= 0; where `target` is given, the one to start with.
         estimator: `k1` (log-ratio; unbiased), `k2` (half its square) or `k3` (unbiased, never negative).
         target: Divergence in nats per episode that the coefficient is steered to; None keeps it fixed.
-        horizon: Episodes over which a coefficient that is steered would double at an error of 1.
+        horizon: Episodes over which a coefficient that is steered changes by the divergence's relative error, of which
+            at most a fifth counts.
     """
 
     coefficient: Tensor

@@ -115,5 +115,5 @@ def test_a_token_budget_changes_nothing(tmp_path):
 
 
 def test_an_impossible_decay_is_refused():
-    with pytest.raises(ValueError, match="Reference: decay is 1.5"):
+    with pytest.raises(ValueError, match=r"Reference: decay is 1\.5"):
         Reference(decay=1.5)

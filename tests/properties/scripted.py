@@ -1,4 +1,4 @@
-"""Run by test_ranks_hold.py in processes of its own: one update per objective, from episodes that the prompts decide."""
+"""Run by test_ranks_hold.py in processes of its own: an update per objective, from episodes that the prompts decide."""
 
 import sys
 from pathlib import Path

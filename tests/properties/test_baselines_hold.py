@@ -1,4 +1,4 @@
-"""What every registered baseline owes the update: clean advantages, exact gradients, credit per token, state that returns."""
+"""What every registered baseline owes the update: clean advantages, exact gradients, credit per token, kept state."""
 
 import io
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What every registered reward owes the training step: the contract, failures that are never zero, time limits, credit."""
+"""What every registered reward owes the training step: the contract, failures that are no zeros, limits, credit."""
 
 import shutil
 import time

@@ -12,8 +12,9 @@ from lrl_core.interfaces import Objective
 
 def ways() -> dict[str, Callable[[], Objective]]:
     """Name of each way -> what builds the objective."""
-    made: dict[str, Callable[[], Objective]] = {name: partial(build, "objectives", name) for name in names("objectives")}
+    made: dict[str, Callable[[], Objective]] = {}
     for name in names("objectives"):
+        made[name] = partial(build, "objectives", name)
         if accepts("objectives", name, "aggregation"):
             for mode in get_args(Aggregation):
                 made[f"{name}-{mode}"] = partial(build, "objectives", name, aggregation=mode, length=4)

@@ -1,7 +1,7 @@
 """Every registered plugin, built small: for the tests of tests/properties, which hold for all plugins of a kind.
 
-A plugin that can be built without arguments, or whose required arguments are other parts, is covered by itself. Only one
-that needs something of its own (a model's path, say) has an entry in SMALL or NEEDS_FILES below.
+A plugin that can be built without arguments, or whose required arguments are other parts, is covered by itself. Only
+one that needs something of its own (a model's path, say) has an entry in SMALL below.
 """
 
 import inspect

@@ -1,6 +1,5 @@
 """The captioning task: images with captions, as batches of `Prompts`."""
 
-import random
 from functools import cached_property
 
 from torch.utils.data import Dataset
@@ -21,6 +20,7 @@ from lrl_plugins.tasks.captioning.sources import (
     Source,
 )
 from lrl_plugins.tasks.tokenizers import make_tokenizer
+from lrl_plugins.tasks.turns import in_turn
 
 __all__ = ["Captioning", "CocoAnnotations", "DrawnScenes", "FeatureFile", "JsonLines", "KarpathySplit", "Source"]
 
@@ -77,12 +77,8 @@ class CaptionedRows(Dataset[list[Row]]):
 
     def captions(self, index: int, epoch: int) -> list[str]:
         """An image's captions to learn from: they take turns in an order of the image's own, so all are seen."""
-        captions = list(self.images[index].captions)
-        if self.captions_per_image is None:
-            return captions[:1]
-        random.Random(f"captions/{self.seed}/{index}").shuffle(captions)
-        start, count = epoch * self.captions_per_image, min(self.captions_per_image, len(captions))
-        return [captions[(start + i) % len(captions)] for i in range(count)]
+        captions = self.images[index].captions
+        return in_turn(captions, epoch, self.captions_per_image, f"captions/{self.seed}/{index}")
 
     def _target(self, caption: str) -> tuple[int, ...]:
         return (*self.tokenizer.encode(caption)[: self.max_length - 1], self.tokenizer.eos)

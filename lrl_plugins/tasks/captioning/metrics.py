@@ -5,75 +5,21 @@ import io
 import shutil
 import subprocess
 import warnings
-from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import torch
-from torch import Tensor
-from torchmetrics import Metric
+from typing import TypeAlias
 
 from lrl_core.metrics.bleu import corpus_bleu
 from lrl_core.metrics.cider import cider, cider_d
 from lrl_core.metrics.rouge import rouge_l
-from lrl_core.ranks import world_size
 from lrl_core.tokenizer import words
+from lrl_plugins.tasks.corpus import Answers, Corpus, mean
 
 Captions: TypeAlias = dict[str, list[str]]
 """Tokenised sentences by id, tokens joined by spaces: what pycocoevalcap reads."""
 
 
-class _CaptionCorpus(Metric):
-    """Collects captions of all ranks, once per id; the scores are those of the corpus, computed at the end."""
-
-    full_state_update = False
-    is_differentiable = False
-    higher_is_better = True
-
-    def __init__(self) -> None:
-        # Rows are Python objects, which torchmetrics cannot gather: `compute` does it.
-        super().__init__(sync_on_compute=False)
-        self._rows: dict[str, tuple[str, tuple[str, ...]]] = {}
-
-    def update(self, ids: list[str], candidates: list[str], references: list[tuple[str, ...]]) -> None:
-        """Add captions.
-
-        Args:
-            ids: What each caption describes; of several captions with one id only the first counts, so that the
-                repetitions with which samplers fill the last batch of a rank change nothing.
-            candidates: The captions.
-            references: The human captions of each.
-        """
-        for name, candidate, own in zip(ids, candidates, references, strict=True):
-            if not own:
-                raise ValueError(
-                    f"{type(self).__name__} got no references for {name!r}; expected at least one human caption. "
-                    "Leave such rows out of the evaluation."
-                )
-            self._rows.setdefault(name, (candidate, tuple(own)))
-
-    def compute(self) -> dict[str, Tensor]:
-        """Scores of the corpus, the same on every rank; empty before any caption has been added."""
-        rows = _gathered(self._rows)
-        scores = _on_first_rank(lambda: self._scores(rows)) if rows else {}
-        return {name: torch.tensor(score, device=self.device) for name, score in scores.items()}
-
-    def forward(self, ids: list[str], candidates: list[str], references: list[tuple[str, ...]]) -> None:
-        """Add captions; a batch on its own is no corpus and has no scores."""
-        self.update(ids, candidates, references)
-
-    def reset(self) -> None:
-        """Forget all captions."""
-        super().reset()
-        self._rows = {}
-
-    @abstractmethod
-    def _scores(self, rows: dict[str, tuple[str, tuple[str, ...]]]) -> dict[str, float]:
-        """Scores of the whole corpus: id -> candidate, references."""
-
-
-class CaptionMetrics(_CaptionCorpus):
+class CaptionMetrics(Corpus):
     """CIDErD, CIDEr, BLEU_1 to BLEU_4 and ROUGE_L of the corpus, in Python, in seconds.
 
     The formulas are those of the COCO caption evaluation; the words are those of `lrl_core.tokenizer.words`, which
@@ -81,20 +27,20 @@ class CaptionMetrics(_CaptionCorpus):
     that are scored. CIDEr and CIDErD are on the scale 0 to 10.
     """
 
-    def _scores(self, rows: dict[str, tuple[str, tuple[str, ...]]]) -> dict[str, float]:
+    def _scores(self, rows: Answers) -> dict[str, float]:
         candidates = [words(candidate) for candidate, _ in rows.values()]
         references = [[words(text) for text in own] for _, own in rows.values()]
         bleu = corpus_bleu(candidates, references, smoothing="coco")
         pairs = zip(candidates, references, strict=True)
         return {
-            "CIDErD": _mean(cider_d(candidates, references)),
-            "CIDEr": _mean(cider(candidates, references)),
+            "CIDErD": mean(cider_d(candidates, references)),
+            "CIDEr": mean(cider(candidates, references)),
             **{f"BLEU_{n}": score for n, score in enumerate(bleu, start=1)},
-            "ROUGE_L": _mean([rouge_l(candidate, own) for candidate, own in pairs]),
+            "ROUGE_L": mean([rouge_l(candidate, own) for candidate, own in pairs]),
         }
 
 
-class PublishedCaptionMetrics(_CaptionCorpus):
+class PublishedCaptionMetrics(Corpus):
     """The metrics of published tables, by the code that computes them there (pycocoevalcap).
 
     BLEU_1 to BLEU_4, ROUGE_L, CIDErD (what pycocoevalcap and papers call CIDEr), METEOR and SPICE, and CIDEr without
@@ -102,7 +48,7 @@ class PublishedCaptionMetrics(_CaptionCorpus):
     that cannot be computed is left out, with a warning that says why.
     """
 
-    def _scores(self, rows: dict[str, tuple[str, tuple[str, ...]]]) -> dict[str, float]:
+    def _scores(self, rows: Answers) -> dict[str, float]:
         from pycocoevalcap.bleu.bleu import Bleu
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
@@ -118,7 +64,7 @@ class PublishedCaptionMetrics(_CaptionCorpus):
                 with _left_out_on_failure(name):
                     scores[name] = run(references, candidates)
         said = [candidates[name][0].split() for name in rows]
-        scores["CIDEr"] = _mean(cider(said, [[text.split() for text in references[name]] for name in rows]))
+        scores["CIDEr"] = mean(cider(said, [[text.split() for text in references[name]] for name in rows]))
         return scores
 
 
@@ -192,36 +138,3 @@ def _java() -> bool:
 def _require_java() -> None:
     if not _java():
         raise FileNotFoundError("there is no `java` on the PATH; install a Java runtime")
-
-
-def _gathered(rows: dict[str, Any]) -> dict[str, Any]:
-    """The rows of all ranks, sorted by id, so that sums do not depend on who had which."""
-    shards: list[dict[str, Any]] = [{} for _ in range(world_size())]
-    if len(shards) > 1:
-        torch.distributed.all_gather_object(shards, rows)
-    else:
-        shards = [rows]
-    merged: dict[str, Any] = {}
-    for shard in shards:
-        merged = shard | merged
-    return dict(sorted(merged.items()))
-
-
-def _on_first_rank(compute: Callable[[], dict[str, float]]) -> dict[str, float]:
-    """Compute once and tell the other ranks, also when it failed: they would wait for ever."""
-    if world_size() == 1:
-        return compute()
-    told: list[Any] = [None, None]
-    if torch.distributed.get_rank() == 0:
-        try:
-            told[0] = compute()
-        except Exception as error:
-            told[1] = f"{type(error).__name__}: {error}"
-    torch.distributed.broadcast_object_list(told, src=0)
-    if told[1] is not None:
-        raise RuntimeError(f"The caption metrics failed on rank 0: {told[1]}. Its log has the details.")
-    return told[0]
-
-
-def _mean(scores: list[float]) -> float:
-    return sum(scores) / len(scores)

@@ -1,19 +1,14 @@
 """Where captions and their pictures come from: one class per file layout, all giving the same three lists."""
 
-import gzip
-import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lrl_plugins.tasks.captioning.images import Picture, pictures_in
 from lrl_plugins.tasks.captioning.scenes import DrawnPicture, describe, scenes
-
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
-"""What splits are called, and what they are called here."""
+from lrl_plugins.tasks.files import SPLITS, json_lines, place, read_text
 
 
 @dataclass(frozen=True)
@@ -187,7 +182,7 @@ class JsonLines(Source):
 
     def splits(self) -> dict[str, list[CaptionedImage]]:
         rows: dict[str, list[tuple[str, str | int, list[str]]]] = {"train": [], "val": [], "test": []}
-        for number, row in _json_lines(self.path):
+        for number, row in json_lines(self.path, "JsonLines"):
             name = str(self._field(row, self.id_field, number))
             image = self._field(row, self.image_field, number)
             rows[self._split(row, name, number)].append((name, image, self._captions(row, number)))
@@ -199,7 +194,7 @@ class JsonLines(Source):
 
     def _split(self, row: dict[str, Any], name: str, number: int) -> str:
         if self.split_field is None:
-            share = int.from_bytes(hashlib.sha1(name.encode()).digest()[:6], "big") / 2**48
+            share = place(name)
             return "val" if share < self.held_out else "test" if share < 2 * self.held_out else "train"
         split = self._field(row, self.split_field, number)
         if split not in SPLITS:
@@ -237,20 +232,9 @@ def _get(row: dict[str, Any], key: str, file: str) -> Any:
     return row[key]
 
 
-def _text(path: str) -> str:
-    try:
-        data = Path(path).read_bytes()
-        return (gzip.decompress(data) if path.endswith(".gz") else data).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"Captions: got {path}, which cannot be read ({error}), expected a JSON file. Correct the path; relative "
-            f"ones start at {Path.cwd()}."
-        ) from error
-
-
 def _read_json(path: str, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
-        data = json.loads(_text(path))
+        data = json.loads(read_text(path, "Captions", "a JSON file"))
     except json.JSONDecodeError as error:
         raise ValueError(
             f"Captions: got {path}, which is no JSON ({error}), expected an annotation file. Copy it again."
@@ -262,22 +246,3 @@ def _read_json(path: str, keys: tuple[str, ...]) -> dict[str, Any]:
             "it is a caption annotation file of the layout that `source` names."
         )
     return data
-
-
-def _json_lines(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"JsonLines: got line {number} of {path}, which is no JSON ({error}), expected one object per line. "
-                "Correct the line."
-            ) from error
-        if not isinstance(row, dict):
-            raise ValueError(
-                f"JsonLines: got a {type(row).__name__} in line {number} of {path}, expected an object. Correct the "
-                "line."
-            )
-        yield number, row

@@ -1,0 +1,99 @@
+"""Answers collected from all ranks, once per prompt, and scored together at the end: what tasks' metrics share."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lrl_core.ranks import world_size
+
+Answers: TypeAlias = dict[str, tuple[str, tuple[str, ...]]]
+"""Prompt id -> what was said, and what people said."""
+
+
+class Corpus(Metric):
+    """Collects answers of all ranks, once per id; the scores are those of the corpus, computed at the end."""
+
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = True
+    needs_references = True
+    """Whether every answer must come with something people said."""
+
+    def __init__(self) -> None:
+        # Rows are Python objects, which torchmetrics cannot gather: `compute` does it.
+        super().__init__(sync_on_compute=False)
+        self._rows: Answers = {}
+
+    def update(self, ids: list[str], candidates: list[str], references: list[tuple[str, ...]]) -> None:
+        """Add answers.
+
+        Args:
+            ids: The prompt of each answer; of several answers with one id only the first counts, so that the
+                repetitions with which samplers fill the last batch of a rank change nothing.
+            candidates: The answers.
+            references: The human answers to each prompt.
+        """
+        for name, candidate, own in zip(ids, candidates, references, strict=True):
+            if not own and self.needs_references:
+                raise ValueError(
+                    f"{type(self).__name__} got no references for {name!r}; expected at least one human answer. "
+                    "Leave such rows out of the evaluation."
+                )
+            self._rows.setdefault(name, (candidate, tuple(own)))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scores of the corpus, the same on every rank; empty before any answer has been added."""
+        rows = _gathered(self._rows)
+        scores = _on_first_rank(lambda: self._scores(rows), type(self).__name__) if rows else {}
+        return {name: torch.tensor(score, device=self.device) for name, score in scores.items()}
+
+    def forward(self, ids: list[str], candidates: list[str], references: list[tuple[str, ...]]) -> None:
+        """Add answers; a batch on its own is no corpus and has no scores."""
+        self.update(ids, candidates, references)
+
+    def reset(self) -> None:
+        """Forget all answers."""
+        super().reset()
+        self._rows = {}
+
+    @abstractmethod
+    def _scores(self, rows: Answers) -> dict[str, float]:
+        """Scores of the whole corpus."""
+
+
+def mean(scores: list[float]) -> float:
+    """The mean of at least one score."""
+    return sum(scores) / len(scores)
+
+
+def _gathered(rows: Answers) -> Answers:
+    """The rows of all ranks, sorted by id, so that sums do not depend on who had which."""
+    shards: list[Answers] = [{} for _ in range(world_size())]
+    if len(shards) > 1:
+        torch.distributed.all_gather_object(shards, rows)
+    else:
+        shards = [rows]
+    merged: Answers = {}
+    for shard in shards:
+        merged = shard | merged
+    return dict(sorted(merged.items()))
+
+
+def _on_first_rank(compute: Callable[[], dict[str, float]], who: str) -> dict[str, float]:
+    """Compute once and tell the other ranks, also when it failed: they would wait for ever."""
+    if world_size() == 1:
+        return compute()
+    told: list[Any] = [None, None]
+    if torch.distributed.get_rank() == 0:
+        try:
+            told[0] = compute()
+        except Exception as error:
+            told[1] = f"{type(error).__name__}: {error}"
+    torch.distributed.broadcast_object_list(told, src=0)
+    if told[1] is not None:
+        raise RuntimeError(f"{who} failed on rank 0: {told[1]}. Its log has the details.")
+    return told[0]

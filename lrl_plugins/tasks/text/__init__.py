@@ -1,0 +1,1 @@
+"""Text in, text out: summarisation, paraphrase, data-to-text, language modelling and arithmetic."""

@@ -1,0 +1,173 @@
+"""What the text tasks have in common: a source, a tokenizer, a prompt layout, and batches of `Prompts`."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import get_args
+
+from torchmetrics import Metric
+
+from lrl_core.interfaces import Task, TaskFacts
+from lrl_core.loader import ResumableLoader
+from lrl_core.tokenizer import Tokenizer
+from lrl_plugins.tasks.text.bpe import text_tokenizer
+from lrl_plugins.tasks.text.layout import Layout, Side
+from lrl_plugins.tasks.text.rows import TextRows, collator
+from lrl_plugins.tasks.text.sources import Example, TextSource
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every text task is told; each task writes down its own defaults."""
+
+    batch_size: int
+    references_per_prompt: int
+    template: str
+    max_prompt_length: int
+    max_length: int
+    truncation: Side
+    tokenizer: str | None
+    vocabulary: int | None
+    min_count: int
+    seed: int
+
+
+class TextTask(Task):
+    """Prompts and answers as text. Everything is read and checked when the recipe is read.
+
+    Every prompt is shown once per epoch. Validation and test show it once, with its first answer as the target.
+
+    Args:
+        source: Where prompts and answers come from.
+        settings: Sizes, wording and vocabulary.
+    """
+
+    def __init__(self, source: TextSource, settings: Settings) -> None:
+        super().__init__()
+        self.source = source
+        self.settings = settings
+        self.layout = Layout(settings.template, settings.max_prompt_length, settings.truncation)
+        self._check_settings()
+
+    @abstractmethod
+    def measure(self, examples: dict[str, Example], test: bool) -> Metric:
+        """The metric of a split.
+
+        Args:
+            examples: The split's examples by id, for metrics that look at more than answers and references.
+            test: Whether it is the test, which may take longer.
+        """
+
+    def prepare(self, example: Example) -> Example:
+        """What this task makes of an example before anything else sees it. Default: nothing."""
+        return example
+
+    def metrics(self, stage: str) -> Metric:
+        test = stage == "test"
+        return self.measure({example.id: example for example in self.examples["test" if test else "val"]}, test)
+
+    def facts(self) -> TaskFacts:
+        rows = self._rows["train"]
+        two = [rows[i % len(rows), 0][:1] for i in range(2)]
+        references = tuple(example.references for example in self.examples["train"])
+        return TaskFacts(self.tokenizer, references if any(references) else (), collator(self.tokenizer.pad)(two))
+
+    def setup(self, stage: str) -> None:
+        """Read and check the data, unless `facts` did."""
+        _ = self._rows
+
+    def train_dataloader(self) -> ResumableLoader:
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        return self._loader("train", shuffle=not overfit)
+
+    def val_dataloader(self) -> ResumableLoader:
+        return self._loader("val")
+
+    def test_dataloader(self) -> ResumableLoader:
+        return self._loader("test")
+
+    def predict_dataloader(self) -> ResumableLoader:
+        """The test prompts, or the validation prompts where there are none."""
+        return self._loader("test" if "test" in self._rows else "val")
+
+    @cached_property
+    def examples(self) -> dict[str, list[Example]]:
+        """The examples by split, checked."""
+        loaded = self.source.splits().items()
+        splits = {split: list(map(self.prepare, examples)) for split, examples in loaded if examples or split != "test"}
+        for split in ("train", "val"):
+            if not splits.get(split):
+                raise ValueError(
+                    f"{type(self.source).__name__}: got no examples in split {split!r}, expected at least one. Name a "
+                    "file that has some, or correct the names of the splits."
+                )
+        for split, examples in splits.items():
+            self._check_examples(split, examples)
+        return splits
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Text to ids and back, the same for prompts and answers."""
+        texts = [
+            text
+            for example in self.examples["train"]
+            for text in (self.layout.fill(example, example.prompt), *example.references)
+        ]
+        settings = self.settings
+        return text_tokenizer(settings.tokenizer, settings.vocabulary, texts, settings.min_count)
+
+    @cached_property
+    def _rows(self) -> dict[str, TextRows]:
+        rows, first = {}, 0
+        for split, examples in self.examples.items():
+            count = self.settings.references_per_prompt if split == "train" else None
+            longest, seed = self.settings.max_length, self.settings.seed
+            rows[split] = TextRows(examples, first, self.tokenizer, self.layout, longest, count, seed)
+            first += len(examples)
+        return rows
+
+    def _loader(self, split: str, shuffle: bool = False) -> ResumableLoader:
+        if split not in self._rows:
+            raise ValueError(
+                f"{type(self.source).__name__}: got no examples in split {split!r}, expected some to {split} on. Name "
+                "a file that has some."
+            )
+        return ResumableLoader(
+            self._rows[split],
+            collator(self.tokenizer.pad),
+            self.settings.batch_size,
+            shuffle=shuffle,
+            trim=split == "train",
+            seed=self.settings.seed,
+            name=f"The {split} prompts of {type(self.source).__name__}",
+        )
+
+    def _check_examples(self, split: str, examples: list[Example]) -> None:
+        """Raise ValueError for what would otherwise stop the run hours later."""
+        who = f"{type(self.source).__name__}: got"
+        ids = {example.id for example in examples}
+        if len(ids) < len(examples):
+            raise ValueError(
+                f"{who} {len(examples)} examples with {len(ids)} different ids in split {split!r}, expected an id of "
+                "its own for each. Correct the file or id_field."
+            )
+        silent = [example.id for example in examples if not example.references]
+        if silent and len(silent) < len(examples):
+            raise ValueError(
+                f"{who} {len(silent)} of {len(examples)} examples without an answer in split {split!r} (first: "
+                f"{', '.join(silent[:3])}), expected answers to all or to none. Take them out or complete them."
+            )
+        for example in examples:
+            self.layout.fill(example, example.prompt)
+
+    def _check_settings(self) -> None:
+        who = type(self).__name__
+        least = {"batch_size": 1, "references_per_prompt": 1, "max_prompt_length": 1, "max_length": 2, "min_count": 1}
+        for name, value in least.items():
+            given = getattr(self.settings, name)
+            if given < value:
+                raise ValueError(f"{who}: got {name} {given}, expected at least {value}. Correct it in the recipe.")
+        if self.settings.truncation not in get_args(Side):
+            raise ValueError(
+                f"{who}: got truncation {self.settings.truncation!r}, expected left or right. Correct the recipe."
+            )
