@@ -235,6 +235,14 @@ class Task(LightningDataModule, ABC):
         """
 
 
+class ChecksRecipe(ABC):
+    """Mixed into a callback that can refuse a recipe when it is read; components have `check` for that."""
+
+    @abstractmethod
+    def check_recipe(self, sampler: Sampler) -> None:
+        """Raise ValueError if this callback cannot serve a training run of these parts."""
+
+
 def components(root: nn.Module) -> list[Component]:
     """Every component in a module, itself included, wherever it is nested."""
     return [module for module in root.modules() if isinstance(module, Component)]

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -29,10 +30,10 @@ from lrl_core.interfaces import (
     bind_all,
     components,
 )
-from lrl_core.phases import Phase, SchedulerFactory, WarmUp
+from lrl_core.phases import Phase, SchedulerFactory, WarmUp, refuse_unsuited, trained
 from lrl_core.ranks import sum_over_ranks, world_size
 from lrl_core.reference import Reference, load_policy
-from lrl_core.reports import Answer, experience_metrics
+from lrl_core.reports import Answer, Examination, experience_metrics
 from lrl_core.scoring import judge
 from lrl_core.seeds import seed_step
 from lrl_core.types import Experience, Loss, PolicyOutput, Prompts, RewardSignal, Rollout
@@ -103,7 +104,7 @@ class PolicyGradient(LightningModule, Sampler):
         self.seed: int | None = None
         self.last_experience: Experience | None = None  # what the step drew; human answers where it drew nothing
         self.collected: list[Experience] = []  # what the current step has drawn so far
-        self.answers: list[Answer] = []
+        self.examination: Examination | None = None
         self.seconds: dict[str, float] = {}
         self.drawn = (0, 0)  # episodes and chosen tokens that this rank drew to learn from in the current step
         self.scheduled = -1  # the epoch that every part has been told of
@@ -138,20 +139,9 @@ class PolicyGradient(LightningModule, Sampler):
         self.objectives, self.replays = nn.ModuleList(objectives), nn.ModuleList(replays)
 
     def _check_recipe(self) -> None:
+        parts = {"decoder": self.decoder, "reward": self.reward, "baseline": self.baseline}
         for objective, replay in zip(self.objectives, self.replays, strict=True):
-            assert isinstance(objective, Objective)
-            assert isinstance(replay, Replay)
-            if objective.samples and not replay.samples:
-                raise ValueError(
-                    f"{type(objective).__name__} learns from episodes, but the replay {type(replay).__name__} draws "
-                    "none. Expected a replay that samples, such as Fresh."
-                )
-            missing = [name for name in ("decoder", "reward", "baseline") if getattr(self, name) is None]
-            if replay.samples and missing:
-                raise ValueError(
-                    f"The replay {type(replay).__name__} draws episodes, but the recipe names no {', '.join(missing)}. "
-                    "Add them under model:, or use a replay that samples nothing, such as Expert."
-                )
+            refuse_unsuited(objective, replay, missing=[name for name, part in parts.items() if part is None])
         for component in components(self):
             component.check(self)
 
@@ -201,8 +191,15 @@ class PolicyGradient(LightningModule, Sampler):
         checkpoint["lrl_seed"] = self.seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the seed of the run."""
+        """Go on with the seed of the run; to answer prompts, take the policy whole and what else there is a place for.
+
+        The recipe that measures a policy may name another reward or baseline than the one that trained it.
+        """
         self.seed = checkpoint["lrl_seed"]
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            own, saved = self.state_dict(), checkpoint["state_dict"]
+            wanted = {name: value for name, value in saved.items() if name in own or name.startswith("policy.")}
+            checkpoint["state_dict"] = {n: v for n, v in own.items() if not n.startswith("policy.")} | wanted
 
     # The step
 
@@ -413,9 +410,13 @@ class PolicyGradient(LightningModule, Sampler):
         return [asdict(answer) for answer in self._answer(prompts)]
 
     def _begin_stage(self, stage: str) -> None:
-        self.answers = []
-        self.likelihood = torch.zeros(2, dtype=torch.float64, device=self.device)
-        self.metric = self.trainer.datamodule.metrics(stage)  # type: ignore[attr-defined]
+        metric = self.trainer.datamodule.metrics(stage)  # type: ignore[attr-defined]
+        self.examination = Examination(metric.to(self.device), self.device)
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The answers of the last validation or test so far."""
+        return self.examination.answers if self.examination else []
 
     @torch.no_grad()
     def _answer(self, prompts: Prompts) -> list[Answer]:
@@ -423,31 +424,15 @@ class PolicyGradient(LightningModule, Sampler):
 
     @torch.no_grad()
     def _examine(self, prompts: Prompts) -> None:
-        self.answers += self._answer(prompts)
-        self._weigh(Rollout.of_targets(prompts))
-
-    def _weigh(self, human: Rollout | None) -> None:
-        """Add up log-probability and number of the human answers' tokens."""
-        if human is not None:
-            for part in Experience(expert=human).split(self.token_budget):
-                assert part.expert is not None
-                self.likelihood[0] += self.read(part.expert).logprobs.double().sum()
-                self.likelihood[1] += part.expert.action_mask.sum()
+        assert self.examination is not None
+        self.examination.answers += self._answer(prompts)
+        for part in _human_answers(prompts).split(self.token_budget):
+            if part.expert is not None:
+                self.examination.weigh(part.expert, self.read(part.expert).logprobs)
 
     def _end_stage(self, prefix: str) -> None:
-        ids, texts, references = zip(*((a.id, a.text, a.references) for a in self.answers), strict=True)
-        self.metric.update(list(ids), list(texts), list(references))
-        scores = self.metric.compute()
-        total, tokens = sum_over_ranks(self.likelihood)
-        if tokens > 0:
-            scores["perplexity"] = (-total / tokens).exp().float()
-        self.log_dict({f"{prefix}/{name}": value for name, value in scores.items()})
-
-
-def trained(module: object) -> list[nn.Parameter]:
-    """The parameters of a part that learn."""
-    assert isinstance(module, nn.Module)
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+        assert self.examination is not None
+        self.log_dict({f"{prefix}/{name}": value for name, value in self.examination.scores().items()})
 
 
 def _human_answers(prompts: Prompts) -> Experience:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -46,3 +47,31 @@ class Phase:
     def name(self) -> str:
         """What people call it."""
         return "reinforcement learning" if self.replay.samples else "maximum likelihood"
+
+
+def refuse_unsuited(objective: nn.Module, replay: nn.Module, missing: list[str]) -> None:
+    """Raise ValueError if an objective cannot learn from a replay, or a replay lacks parts that it needs.
+
+    Args:
+        objective: What is minimised.
+        replay: What is learnt from.
+        missing: Which of decoder, reward and baseline the recipe does not name.
+    """
+    assert isinstance(objective, Objective)
+    assert isinstance(replay, Replay)
+    if objective.samples and not replay.samples:
+        raise ValueError(
+            f"{type(objective).__name__} learns from episodes, but the replay {type(replay).__name__} draws none. "
+            "Expected a replay that samples, such as Fresh."
+        )
+    if replay.samples and missing:
+        raise ValueError(
+            f"The replay {type(replay).__name__} draws episodes, but the recipe names no {', '.join(missing)}. "
+            "Add them under model:, or use a replay that samples nothing, such as Expert."
+        )
+
+
+def trained(module: object) -> list[nn.Parameter]:
+    """The parameters of a part that learn."""
+    assert isinstance(module, nn.Module)
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]

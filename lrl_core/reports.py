@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torchmetrics import Metric
 
 from lrl_core.functional import group_index
+from lrl_core.ranks import sum_over_ranks
 from lrl_core.types import Experience, RewardSignal, Rollout
 
 
@@ -29,6 +32,32 @@ class Answer:
             cls(prompt_id(rollout, row), text, prompts.references[row] if prompts.references else ())
             for row, text in enumerate(texts)
         ]
+
+
+class Examination:
+    """One validation or test: the answers, the task's metric of them, and the likelihood of what people said.
+
+    Args:
+        metric: The task's metric, empty.
+        device: Where numbers are summed over ranks.
+    """
+
+    def __init__(self, metric: Metric, device: torch.device) -> None:
+        self.metric = metric
+        self.answers: list[Answer] = []
+        self._likelihood = torch.zeros(2, dtype=torch.float64, device=device)  # log-probability and tokens
+
+    def weigh(self, human: Rollout, logprobs: Float[Tensor, "B T"]) -> None:
+        """Add up what the policy thinks of human answers."""
+        self._likelihood += torch.stack([logprobs.double().sum(), human.action_mask.sum()])
+
+    def scores(self) -> dict[str, Tensor]:
+        """The metric's numbers, and `perplexity` per token of the human answers where there are any."""
+        ids, texts, references = zip(*((a.id, a.text, a.references) for a in self.answers), strict=True)
+        self.metric.update(list(ids), list(texts), list(references))
+        scores = dict(self.metric.compute())
+        total, tokens = sum_over_ranks(self._likelihood)
+        return scores | ({"perplexity": (-total / tokens).exp().float()} if tokens > 0 else {})
 
 
 def prompt_id(rollout: Rollout, row: int) -> str:

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lrl_core import run_folder
 from lrl_core.commands import CommandError, errors, mentions, naming, recipes
-from lrl_core.interfaces import Task, TaskFacts
+from lrl_core.interfaces import ChecksRecipe, Sampler, Task, TaskFacts
 from lrl_core.registry import PluginError
 
 _DESCRIPTIONS = {
@@ -146,8 +146,16 @@ class RecipeCLI(LightningCLI):
         """Build task, model and trainer; what the recipe got wrong becomes a readable error."""
         try:
             super().instantiate_classes()
+            self._let_callbacks_check()
         except _BLAMELESS as error:
             raise CommandError(errors.building(error)) from error
+
+    def _let_callbacks_check(self) -> None:
+        if self.command != "fit" or not isinstance(self.model, Sampler):
+            return
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ChecksRecipe):
+                callback.check_recipe(self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Give the trainer a CSV logger in the run folder unless the recipe chooses a logger."""

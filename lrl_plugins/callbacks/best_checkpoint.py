@@ -5,11 +5,12 @@ from typing import Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lrl_core.interfaces import ChecksRecipe, Sampler
 from lrl_core.module import PolicyGradient
 from lrl_plugins.callbacks.held_out import direction_of, is_reward, reward_names
 
 
-class BestCheckpoint(ModelCheckpoint):
+class BestCheckpoint(ModelCheckpoint, ChecksRecipe):
     """Keeps the checkpoint that is best by a held-out metric which is not the reward.
 
     A policy that has learnt to exploit its reward scores highest by that reward, on held-out prompts too, while what
@@ -40,15 +41,20 @@ class BestCheckpoint(ModelCheckpoint):
         )
         self.allow_reward = allow_reward
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def check_recipe(self, sampler: Sampler) -> None:
         """Refuse to choose by the reward."""
-        assert isinstance(pl_module, PolicyGradient)
         assert self.monitor is not None
-        names = reward_names(pl_module.reward)
-        if stage == "fit" and not self.allow_reward and is_reward(self.monitor, names):
+        names = reward_names(sampler.reward)
+        if not self.allow_reward and is_reward(self.monitor, names):
             raise ValueError(
                 f"BestCheckpoint: got metric {self.monitor!r}, and the policy is trained on the reward "
                 f"{', '.join(sorted(names))}; expected a held-out metric of another kind, because a policy that "
                 "exploits its reward is best by that reward. Name another metric, or set allow_reward: true."
             )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check once more, for runs that are started without the command line."""
+        assert isinstance(pl_module, PolicyGradient)
+        if stage == "fit":
+            self.check_recipe(pl_module)
         super().setup(trainer, pl_module, stage)
