@@ -44,7 +44,13 @@ def write_data(folder: Path) -> Path:
     (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     np.savez(folder / "images.npz", images=generator.integers(0, 256, (len(splits), 48, 48, 3), dtype=np.uint8))
     texts = [
-        {"en": [*captions(i), "round and small", f"circle {i}"], "mr": f"name[Box {i}], food[red]", "refs": captions(i)}
+        {
+            "en": [*captions(i), "round and small", f"circle {i}"],
+            "mr": f"name[Box {i}], food[red]",
+            "refs": captions(i),
+            "question": f"what is {i} + 2 ?",
+            "answer": f"{i} + 2 = {i + 2} #### {i + 2}",
+        }
         for i in range(40)
     ]
     (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
