@@ -9,26 +9,16 @@ to the test split, with the document frequencies of its own references.
 import argparse
 import csv
 import json
-import os
 import statistics
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from running import lrl
 
 from lrl_core.metrics.cider import cider_d
 from lrl_core.tokenizer import words
 
 BASELINES = ("Constant", "BatchMean", "LeaveOneOut", "SelfCritical")
-
-
-def lrl(*arguments: str) -> None:
-    """Run a command of lrl in a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lrl_core.cli", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
 
 
 def data_options(folder: Path) -> list[str]:

@@ -11,13 +11,11 @@ baseline and optimiser. Every run is an `lrl fit` with one thread, two side by s
 
 import argparse
 import csv
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
+from running import lrl
 
 from lrl_core.commands import recipes
 
@@ -26,15 +24,6 @@ FILES = {
     "paraphrase": ("train.jsonl.gz", "val.jsonl.gz", "test_2016.jsonl.gz"),
 }
 """Training, validation and test file of each task's set, within --data."""
-
-
-def lrl(*arguments: str) -> None:
-    """Run a command of lrl in a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lrl_core.cli", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
 
 
 def fit(arguments: argparse.Namespace, name: str, *options: str) -> Path:

@@ -1,11 +1,12 @@
 """The captioning task: images with captions, as batches of `Prompts`."""
 
+from collections.abc import Collection
 from functools import cached_property
 
 from torch.utils.data import Dataset
 from torchmetrics import Metric
 
-from lrl_core.interfaces import Task, TaskFacts
+from lrl_core.interfaces import TaskFacts
 from lrl_core.loader import ResumableLoader
 from lrl_core.tokenizer import Tokenizer
 from lrl_plugins.tasks.captioning.collate import Row, collator
@@ -19,6 +20,7 @@ from lrl_plugins.tasks.captioning.sources import (
     KarpathySplit,
     Source,
 )
+from lrl_plugins.tasks.splits import SplitTask
 from lrl_plugins.tasks.tokenizers import make_tokenizer
 from lrl_plugins.tasks.turns import in_turn
 
@@ -84,7 +86,7 @@ class CaptionedRows(Dataset[list[Row]]):
         return (*self.tokenizer.encode(caption)[: self.max_length - 1], self.tokenizer.eos)
 
 
-class Captioning(Task):
+class Captioning(SplitTask):
     """Say what is in a picture. Without arguments: drawn scenes, nothing to download.
 
     Every image is one prompt: `batch_size` images per step and rank, each once per epoch. Validation and test show
@@ -155,23 +157,8 @@ class Captioning(Task):
 
         return PublishedCaptionMetrics() if stage == "test" else CaptionMetrics()
 
-    def setup(self, stage: str) -> None:
-        """Read and check the data, unless `facts` did."""
-        _ = self._rows
-
-    def train_dataloader(self) -> ResumableLoader:
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        return self._loader("train", shuffle=not overfit)
-
-    def val_dataloader(self) -> ResumableLoader:
-        return self._loader("val")
-
-    def test_dataloader(self) -> ResumableLoader:
-        return self._loader("test")
-
-    def predict_dataloader(self) -> ResumableLoader:
-        """The test images, or the validation images where there are none."""
-        return self._loader("test" if "test" in self._rows else "val")
+    def splits(self) -> Collection[str]:
+        return self._rows
 
     @cached_property
     def images(self) -> dict[str, list[CaptionedImage]]:
@@ -207,7 +194,7 @@ class Captioning(Task):
             first += len(images)
         return rows
 
-    def _loader(self, split: str, shuffle: bool = False) -> ResumableLoader:
+    def loader(self, split: str, shuffle: bool = False) -> ResumableLoader:
         if split not in self._rows:
             raise ValueError(
                 f"{type(self.source).__name__}: got no images in split {split!r}, expected some to {split} on. Name a "

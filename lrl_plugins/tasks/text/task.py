@@ -1,15 +1,17 @@
 """What the text tasks have in common: a source, a tokenizer, a prompt layout, and batches of `Prompts`."""
 
 from abc import abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
 
 from torchmetrics import Metric
 
-from lrl_core.interfaces import Task, TaskFacts
+from lrl_core.interfaces import TaskFacts
 from lrl_core.loader import ResumableLoader
 from lrl_core.tokenizer import Tokenizer
+from lrl_plugins.tasks.splits import SplitTask
 from lrl_plugins.tasks.text.bpe import text_tokenizer
 from lrl_plugins.tasks.text.layout import Layout, Side
 from lrl_plugins.tasks.text.rows import TextRows, collator
@@ -32,7 +34,7 @@ class Settings:
     seed: int
 
 
-class TextTask(Task):
+class TextTask(SplitTask):
     """Prompts and answers as text. Everything is read and checked when the recipe is read.
 
     Every prompt is shown once per epoch. Validation and test show it once, with its first answer as the target.
@@ -72,23 +74,8 @@ class TextTask(Task):
         references = tuple(example.references for example in self.examples["train"])
         return TaskFacts(self.tokenizer, references if any(references) else (), collator(self.tokenizer.pad)(two))
 
-    def setup(self, stage: str) -> None:
-        """Read and check the data, unless `facts` did."""
-        _ = self._rows
-
-    def train_dataloader(self) -> ResumableLoader:
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        return self._loader("train", shuffle=not overfit)
-
-    def val_dataloader(self) -> ResumableLoader:
-        return self._loader("val")
-
-    def test_dataloader(self) -> ResumableLoader:
-        return self._loader("test")
-
-    def predict_dataloader(self) -> ResumableLoader:
-        """The test prompts, or the validation prompts where there are none."""
-        return self._loader("test" if "test" in self._rows else "val")
+    def splits(self) -> Collection[str]:
+        return self._rows
 
     @cached_property
     def examples(self) -> dict[str, list[Example]]:
@@ -126,7 +113,7 @@ class TextTask(Task):
             first += len(examples)
         return rows
 
-    def _loader(self, split: str, shuffle: bool = False) -> ResumableLoader:
+    def loader(self, split: str, shuffle: bool = False) -> ResumableLoader:
         if split not in self._rows:
             raise ValueError(
                 f"{type(self.source).__name__}: got no examples in split {split!r}, expected some to {split} on. Name "
