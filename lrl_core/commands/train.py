@@ -10,7 +10,7 @@ from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lrl_core import run_folder
@@ -49,8 +49,11 @@ def main(arguments: list[str], model_class: type[LightningModule] | None = None)
         model_class = PolicyGradient
     keep_quiet()
     arguments, configs = prepare(arguments)
-    cli = build_cli(model_class, arguments, configs)
-    return 128 + signal.SIGTERM if cli.trainer.received_sigterm else 0
+    try:
+        build_cli(model_class, arguments, configs)
+    except SIGTERMException:  # a SystemExit without a code: a queue would take the stopped run for a finished one
+        return 128 + signal.SIGTERM
+    return 0
 
 
 def prepare(arguments: list[str]) -> tuple[list[str], list[Path]]:

@@ -1,7 +1,9 @@
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -88,6 +90,21 @@ def test_two_processes_share_one_folder(write_recipe, toy_world):
     runs = toy_world / "runs" / "toy"
     assert [p.name for p in runs.iterdir()] == ["version_0"]
     assert {p.name for p in (runs / "version_0").iterdir()} == {"checkpoints", "config.yaml", "metrics.csv"}
+
+
+def test_a_stopped_run_does_not_look_like_a_finished_one(write_recipe, toy_world):
+    command = [sys.executable, "-m", "lrl_core.cli", "fit", "--config", str(write_recipe())]
+    running = subprocess.Popen(
+        [*command, "--trainer.max_epochs=100000", "--trainer.limit_val_batches=0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    waited = time.monotonic()
+    while not list((toy_world / "runs").rglob("metrics.csv")) and time.monotonic() - waited < 120:
+        time.sleep(0.2)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(60) == 128 + signal.SIGTERM
 
 
 # Lightning's habits
