@@ -3,10 +3,9 @@
 import os
 import sys
 from collections.abc import Callable
-from importlib import metadata
 
 from lrl_core.commands import CommandError
-from lrl_core.registry import PluginError, suggest
+from lrl_core.errors import PluginError, suggest
 
 _HELP = """usage: lrl <command> [options]
 
@@ -52,7 +51,9 @@ def _dispatch(arguments: list[str]) -> int:
         print(_HELP)
         return 0
     if arguments[0] == "--version":
-        print(f"lrl {metadata.version('lrl')}")
+        from lrl_core import installed
+
+        print(f"lrl {installed.version('lrl')}")
         return 0
     command = _COMMANDS.get(arguments[0])
     if command is None:

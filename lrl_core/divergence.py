@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 KLEstimator = Literal["k1", "k2", "k3", "k3+"]
@@ -21,6 +22,19 @@ MAX_LOG_RATIO = 20.0
 def clamped_log_ratio(numerator: Float[Tensor, "*N"], denominator: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
     """The difference of two log-probabilities, held within `MAX_LOG_RATIO` so that its exponential is finite."""
     return (numerator - denominator).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
+def log_ratio_by_episode(
+    logprobs: Float[Tensor, "B T"], reference: Float[Tensor, "B T"], mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, " B"]:
+    """log policy - log reference of each episode's tokens together: unbiased for KL(policy || reference) in nats.
+
+    Args:
+        logprobs: Log-probability of each token under the policy that drew it.
+        reference: The same under the reference.
+        mask: Which tokens count.
+    """
+    return torch.where(mask, logprobs - reference, 0).sum(1)
 
 
 def kl_estimate(

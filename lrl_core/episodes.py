@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrl_core.interfaces import Environment, Policy, State
@@ -18,11 +18,13 @@ Choice = tuple[Int[Tensor, " b"], Float[Tensor, " b"]]
 Choose = Callable[[Float[Tensor, "b V"], Int[Tensor, " b"]], Choice]
 """From logits and the position of the token in its episode to a choice."""
 
-COMPACT_BELOW = 0.75
-"""Finished rows are dropped from the batch once no more than this share of it still runs: a drop copies the cache."""
+COMPACT_BELOW = 0.9
+"""Finished rows leave the batch once no more than this share of it still runs: whoever leaves costs a small copy."""
+
+ASK_EVERY = 8
+"""Steps between two looks at who has finished, where looking makes the host wait for the device."""
 
 
-@torch.no_grad()
 def play(
     policy: Policy,
     prompts: Prompts,
@@ -38,6 +40,8 @@ def play(
 ) -> Rollout:
     """Play `samples` episodes per prompt row, all at once on one state; each distinct prompt is read once.
 
+    The policy is read in inference mode: what it computes here cannot be differentiated.
+
     Args:
         policy: Whose episodes.
         prompts: One row per episode group; rows of one group share one reading.
@@ -52,37 +56,54 @@ def play(
             that ends with `eos` is a whole episode.
     """
     distinct, index = prompts.distinct()
-    logits, state = policy.begin(distinct)
     rows = torch.arange(len(prompts), device=index.device).repeat_interleave(samples)
-    table = _Table(prompts.select(rows), max_length, pad, eos, forced, environment, logits.shape[1])
-    if samples > 1 or len(distinct) < len(prompts):
-        logits, state = logits[index[rows]], state.select(index[rows])
-    held = torch.arange(len(rows), device=index.device)  # which episode each row of the state is
+    table = _Table(prompts.select(rows), max_length, pad, eos, forced, environment)
+    asked = index[rows] if samples > 1 or len(distinct) < len(prompts) else None
+    with torch.inference_mode():
+        _play(policy, distinct, asked, choose, table, sampling)
+    return table.rollout(sampling)
+
+
+def _play(
+    policy: Policy, prompts: Prompts, asked: Tensor | None, choose: Choose, table: "_Table", sampling: Sampling
+) -> None:
+    """Fill the table; `asked` says which prompt each episode is about, None that they are one to one."""
+    logits, state = policy.begin(prompts)
+    if asked is not None:
+        logits, state = logits[asked], state.select(asked)
+    table.vocabulary = logits.shape[1]
+    held = torch.arange(len(logits), device=logits.device)  # which episode each row of the state is
     running = torch.ones_like(held, dtype=torch.bool)
-    for t in range(max_length):
+    for t in range(table.max_length):
         position = torch.full_like(held, t)
         if sampling.no_repeat_ngram:  # the rest of `sampling` needs no memory: `choose` sees to it
             logits = sampling.allow(logits, position, sampling.repeated(table.tokens[held, :t]))
         tokens, logprobs = choose(logits, position)
         tokens, chosen = table.feed(tokens, held)
-        ended = chosen & (tokens == eos) if eos is not None else torch.zeros_like(running)
-        table.write(t, held[running], tokens[running], logprobs[running], chosen[running])
+        table.write(t, held, tokens, logprobs, chosen, running)
+        ended = chosen & (tokens == table.eos) if table.eos is not None else torch.zeros_like(running)
         table.converse(t, held, tokens, chosen & running, ended)
         ended |= table.over(held)
-        table.finish(held[running & ended])
+        table.terminated[held] |= running & ended
         running &= ~ended
-        left = int(running.sum())
-        if left == 0 or t + 1 == max_length:
+        if t + 1 == table.max_length:
             break
-        if left <= COMPACT_BELOW * len(held):
-            tokens, state, held, running = _drop_finished(running, tokens, state, held)
+        if held.device.type == "cpu" or t % ASK_EVERY == ASK_EVERY - 1:
+            left = int(running.sum())
+            if left == 0:
+                break
+            if left <= COMPACT_BELOW * len(held):
+                keep = survivors(running)
+                tokens, state, held, running = tokens[keep], state.select(keep), held[keep], running[keep]
         logits, state = policy.step(tokens, state)
-    return table.rollout(sampling)
 
 
-def _drop_finished(running: Tensor, tokens: Tensor, state: State, held: Tensor) -> tuple[Tensor, State, Tensor, Tensor]:
-    keep = running.nonzero().squeeze(1)
-    return tokens[keep], state.select(keep), held[keep], running[keep]
+def survivors(running: Bool[Tensor, " b"]) -> Int[Tensor, " r"]:
+    """Rows that still run; those at the end take the places of finished ones, so that few of them move."""
+    rows = running.nonzero().squeeze(1)
+    keep = torch.arange(len(rows), device=rows.device)
+    keep[~running[: len(rows)]] = rows[rows >= len(rows)]
+    return keep
 
 
 class _Table:
@@ -96,12 +117,12 @@ class _Table:
         eos: int | None,
         forced: Sequence[Sequence[int]] | None,
         environment: Environment | None,
-        vocabulary: int,
     ) -> None:
         count, device = len(prompts), prompts.lengths.device
         if forced is not None and len(forced) != count:
             raise ValueError(f"play: got {len(forced)} forced openings for {count} episodes; give one list each.")
-        self.prompts, self.pad, self.vocabulary = prompts, pad, vocabulary
+        self.prompts, self.max_length, self.pad, self.eos = prompts, max_length, pad, eos
+        self.vocabulary = 0
         self.tokens = torch.full((count, max_length), pad, device=device)
         self.logprobs = torch.zeros(count, max_length, device=device)
         self.action_mask = torch.zeros(count, max_length, dtype=torch.bool, device=device)
@@ -128,14 +149,13 @@ class _Table:
                 self.waiting -= 1
         return tokens, chosen
 
-    def write(self, t: int, episodes: Tensor, tokens: Tensor, logprobs: Tensor, chosen: Tensor) -> None:
-        self.tokens[episodes, t] = tokens
-        self.logprobs[episodes, t] = torch.where(chosen, logprobs, 0).to(self.logprobs.dtype)
-        self.action_mask[episodes, t] = chosen
-        self.lengths[episodes] = t + 1
-
-    def finish(self, episodes: Tensor) -> None:
-        self.terminated[episodes] = True
+    def write(self, t: int, held: Tensor, tokens: Tensor, logprobs: Tensor, chosen: Tensor, running: Tensor) -> None:
+        """Write one token of every row; rows that have finished and are still held get what stands there anyway."""
+        chosen = chosen & running
+        self.tokens[held, t] = torch.where(running, tokens, self.pad)
+        self.logprobs[held, t] = torch.where(chosen, logprobs, 0).to(self.logprobs.dtype)
+        self.action_mask[held, t] = chosen
+        self.lengths[held] += running
 
     def converse(self, t: int, held: Tensor, tokens: Tensor, chosen: Tensor, ended: Tensor) -> None:
         """Let the environment answer the rows that hand over."""

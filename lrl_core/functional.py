@@ -114,6 +114,16 @@ def group_index(group: Int[Tensor, " B"]) -> tuple[Int[Tensor, " B"], int]:
     return index, names.shape[0]
 
 
+def by_group(
+    values: Float[Tensor, " B"], group: Int[Tensor, " B"], judged: Bool[Tensor, " B"]
+) -> dict[int, list[float]]:
+    """The judged values of each group, in order of appearance; [] for a group without any."""
+    found: dict[int, list[float]] = {}
+    for name, value, counts in zip(group.tolist(), values.tolist(), judged.tolist(), strict=True):
+        found.setdefault(name, []).extend([value] if counts else [])
+    return found
+
+
 def group_sum(values: Float[Tensor, " B"], group: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
     """Sum over the rows of the same group, given to each of them."""
     index, groups = group_index(group)

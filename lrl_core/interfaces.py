@@ -131,6 +131,9 @@ class Reward(Component):
 
     comparable: bool = True
     """Whether rewards of separate calls can be compared; False where they are normalised by the batch or the past."""
+    concurrent: bool = False
+    """Whether it may be scored in another thread while the reference policy reads the episodes: it draws no random
+    numbers, adds nothing up over ranks, reads no reference_logprobs and shares no module with the policy."""
     rowwise: bool = True
     """Whether each episode is judged by itself; False where a score depends on the other episodes of the batch."""
 

@@ -1,8 +1,6 @@
 """PolicyGradient, the LightningModule: roll out, score, compare, update."""
 
-import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Literal
@@ -10,14 +8,16 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lrl_core.clock import Clock
+from lrl_core.gradients import gradient_norm, synchronised
 from lrl_core.interfaces import (
     Baseline,
+    Component,
     Decoder,
     Learner,
     Objective,
@@ -30,12 +30,13 @@ from lrl_core.interfaces import (
     bind_all,
     components,
 )
-from lrl_core.phases import Phase, SchedulerFactory, WarmUp, refuse_unsuited, trained
+from lrl_core.phases import Phase, SchedulerFactory, WarmUp, factories, of_policy, refuse_unsuited, trained
 from lrl_core.ranks import sum_over_ranks, world_size
-from lrl_core.reference import Reference, load_policy
-from lrl_core.reports import Answer, Examination, experience_metrics
-from lrl_core.scoring import judge
+from lrl_core.reference import Reference, load_policy, policy_and_known
+from lrl_core.reports import Answer, Examination, experience_metrics, pace
+from lrl_core.scoring import begun, compare
 from lrl_core.seeds import seed_step
+from lrl_core.step_log import StepLog, added, of_learner
 from lrl_core.types import Experience, Loss, PolicyOutput, Prompts, RewardSignal, Rollout
 
 
@@ -99,16 +100,22 @@ class PolicyGradient(LightningModule, Sampler):
         self.tokenizer = task.tokenizer
         self.token_budget = token_budget
         self.gradient_clip, self.gradient_clip_algorithm = gradient_clip, gradient_clip_algorithm
-        self._lay_out_phases(objective, replay, optimizer, scheduler, warm_up)
+        self.warm_up_epochs = warm_up.epochs if warm_up else 0
+        self.objectives = nn.ModuleList([objective] + ([warm_up.objective] if warm_up else []))
+        self.replays = nn.ModuleList([replay] + ([warm_up.replay] if warm_up else []))
+        self.factories = factories(optimizer, scheduler, warm_up)
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
         self.seed: int | None = None
+        self.step = 0  # training steps before the current one
         self.last_experience: Experience | None = None  # what the step drew; human answers where it drew nothing
         self.collected: list[Experience] = []  # what the current step has drawn so far
         self.examination: Examination | None = None
-        self.seconds: dict[str, float] = {}
-        self.drawn = (0, 0)  # episodes and chosen tokens that this rank drew to learn from in the current step
+        self.clock, self.step_log = Clock(), StepLog()
+        self.played: list[Tensor] = []  # tokens chosen in each batch of episodes of the current step, rivals included
         self.scheduled = -1  # the epoch that every part has been told of
         bind_all(self, task)
+        self.parts: list[Component] = components(self)
+        self.learners = self._find_learners()
         self.answering = self._answering_decoder()
         if reference is not None:
             reference.hold(policy, warmed_up=self.warm_up_epochs > 0)
@@ -118,32 +125,12 @@ class PolicyGradient(LightningModule, Sampler):
 
     # What happens before the first step
 
-    def _lay_out_phases(
-        self,
-        objective: Objective,
-        replay: Replay,
-        optimizer: OptimizerFactory,
-        scheduler: SchedulerFactory | None,
-        warm_up: WarmUp | None,
-    ) -> None:
-        self.warm_up_epochs = warm_up.epochs if warm_up else 0
-        objectives, replays = [objective], [replay]
-        self.factories: list[tuple[OptimizerFactory, SchedulerFactory | None]] = [(optimizer, scheduler)]
-        if warm_up:
-            objectives.append(warm_up.objective)
-            replays.append(warm_up.replay)
-            if warm_up.optimizer is not None:
-                self.factories.append((warm_up.optimizer, warm_up.scheduler))
-            elif warm_up.scheduler is not None:
-                raise ValueError("WarmUp: got a scheduler without an optimizer; expected both, or neither.")
-        self.objectives, self.replays = nn.ModuleList(objectives), nn.ModuleList(replays)
-
     def _check_recipe(self) -> None:
         parts = {"decoder": self.decoder, "reward": self.reward, "baseline": self.baseline}
         for objective, replay in zip(self.objectives, self.replays, strict=True):
             refuse_unsuited(objective, replay, missing=[name for name, part in parts.items() if part is None])
-        for component in components(self):
-            component.check(self)
+        for part in self.parts:
+            part.check(self)
 
     def _answering_decoder(self) -> Decoder:
         if self.evaluation_decoder is not None:
@@ -160,26 +147,20 @@ class PolicyGradient(LightningModule, Sampler):
         return objective
 
     @property
-    def learners(self) -> list[Learner]:
+    def drawn(self) -> tuple[int, int]:
+        """Episodes and chosen tokens that this rank drew to learn from in the current step."""
+        rollouts = [experience.rollout for experience in self.collected if experience.rollout is not None]
+        return sum(map(len, rollouts)), sum(int(rollout.action_mask.sum()) for rollout in rollouts)
+
+    def _find_learners(self) -> list[Learner]:
         """Everything that learns beside the policy, wherever it is nested."""
-        found = [module for module in self.modules() if isinstance(module, Learner)]
-        return [learner for learner in found if trained(learner)]
+        return [part for part in self.modules() if isinstance(part, Learner) and trained(part)]
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """One optimiser per phase for the policy, then one per learner."""
-        if not trained(self.policy):
-            raise ValueError(
-                f"{type(self.policy).__name__}: every parameter is frozen; expected some that learn. Change `train`."
-            )
-        optimizers = [factory(trained(self.policy)) for factory, _ in self.factories]
-        self._schedulers_of: dict[int, int] = {}
-        schedulers = []
-        for i, (_, scheduler) in enumerate(self.factories):
-            if scheduler is not None:
-                schedulers.append(scheduler(optimizers[i]))
-                self._schedulers_of[i] = len(schedulers) - 1
-        optimizers += [learner.optimizer(trained(learner)) for learner in self.learners]
-        return optimizers, schedulers
+        self.learners = self._find_learners()  # again: something may have been frozen meanwhile
+        optimizers, schedulers, self._schedulers_of = of_policy(self.policy, self.factories)
+        return optimizers + [learner.optimizer(trained(learner)) for learner in self.learners], schedulers
 
     def on_fit_start(self) -> None:
         """Remember the run's seed; a resumed run has it from its checkpoint."""
@@ -197,9 +178,7 @@ class PolicyGradient(LightningModule, Sampler):
         """
         self.seed = checkpoint["lrl_seed"]
         if self.trainer.state.fn != TrainerFn.FITTING:
-            own, saved = self.state_dict(), checkpoint["state_dict"]
-            wanted = {name: value for name, value in saved.items() if name in own or name.startswith("policy.")}
-            checkpoint["state_dict"] = {n: v for n, v in own.items() if not n.startswith("policy.")} | wanted
+            checkpoint["state_dict"] = policy_and_known(checkpoint["state_dict"], self.state_dict())
 
     # The step
 
@@ -214,15 +193,26 @@ class PolicyGradient(LightningModule, Sampler):
 
     def training_step(self, prompts: Prompts, batch_idx: int) -> None:
         """Ask the replay for experience and learn from it: policy first, then every learner."""
+        self.clock.restart()
+        with self.clock.phase("step"):
+            metrics = self._learn(prompts)
+        self._report(metrics)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the step, after the callbacks: one of them may have made it the last."""
+        self.step_log.hand_over(self.trainer, self.step)
+
+    def _learn(self, prompts: Prompts) -> dict[str, Tensor]:
+        """The step itself; numbers for the log."""
         assert self.seed is not None
         # Every random draw of a step is a function of seed, rank and step: a resumed run needs no saved generators.
-        seed_step(self.seed, self.global_rank, int(self.steps_done))
-        self.seconds, self.drawn = {}, (0, 0)
+        self.step = int(self.steps_done)
+        seed_step(self.seed, self.global_rank, self.step)
         self._follow_schedules()
         phase = self.phase
         optimizers = self._every_optimizer()
         policy_optimizer, learner_optimizers = optimizers[phase.optimizer], optimizers[len(self.factories) :]
-        self.collected = []
+        self.collected, self.played = [], []
         metrics: dict[str, Tensor] = {}
         taught = 0
         for experience in phase.replay.batches(partial(self._collect, prompts), lambda: _human_answers(prompts)):
@@ -233,17 +223,17 @@ class PolicyGradient(LightningModule, Sampler):
             for learner, optimizer in zip(self.learners, learner_optimizers, strict=True):
                 for _ in range(learner.updates if experience.rollout is not None else 0):
                     learnt = self.update(learner.learn, learner.count, experience, optimizer)
-                    metrics |= _of_learner(learner, learnt)
+                    metrics |= of_learner(learner, learnt)
         self._step_scheduler(phase.optimizer)
         # Controllers and logs see every episode once: epochs and minibatches show it several times, or in parts.
         drawn = Experience.cat(self.collected) if self.collected else experience
         self.last_experience = experience if taught == 1 else drawn
-        for component in components(self):
-            component.learned(drawn)
+        for part in self.parts:
+            part.learned(drawn)
         if self.reference is not None and phase.replay.samples:
             self.reference.follow(self.policy)
         self.steps_done += 1
-        self._report(metrics)
+        return metrics
 
     def _follow_schedules(self) -> None:
         """Tell every part which epoch of its phase this is, once; a run resumed within an epoch does so too."""
@@ -253,8 +243,8 @@ class PolicyGradient(LightningModule, Sampler):
         if self.reference is not None and self.current_epoch >= self.warm_up_epochs:
             self.reference.begin(self.policy)
         in_warm_up = self.current_epoch < self.warm_up_epochs
-        for component in components(self):
-            component.begin_epoch(self.current_epoch - (0 if in_warm_up else self.warm_up_epochs))
+        for part in self.parts:
+            part.begin_epoch(self.current_epoch - (0 if in_warm_up else self.warm_up_epochs))
 
     def _collect(self, prompts: Prompts, groups: Collection[int] | None = None) -> Experience:
         if groups is None:
@@ -267,15 +257,8 @@ class PolicyGradient(LightningModule, Sampler):
         """Fresh episodes, scored and compared, with the human answers beside them."""
         assert self.baseline is not None
         rollout, reward = self.roll_out(prompts.distinct()[0])
-        self.drawn = (self.drawn[0] + len(rollout), self.drawn[1] + int(rollout.action_mask.sum()))
-        with self._clock("baseline"):
-            advantage = self.baseline.advantage(rollout, reward, self)
-        if advantage.value.shape != rollout.tokens.shape or not bool(advantage.value.isfinite().all()):
-            raise ValueError(
-                f"Baseline {type(self.baseline).__name__}: got advantages of shape {tuple(advantage.value.shape)} with "
-                f"{int((~advantage.value.isfinite()).sum())} non-finite entries; expected finite numbers of shape "
-                f"{tuple(rollout.tokens.shape)}, 0 where nothing is taught."
-            )
+        with self.clock.phase("baseline"):
+            advantage = compare(self.baseline, rollout, reward, self)
         experience = Experience(rollout, reward, advantage, expert=Rollout.of_targets(prompts))
         self.collected.append(experience)
         return experience
@@ -285,13 +268,15 @@ class PolicyGradient(LightningModule, Sampler):
         decoder = decoder or self.decoder
         assert decoder is not None
         assert self.reward is not None
-        with self._clock("rollout"):
+        with self.clock.phase("rollout"):
             rollout = self._play(prompts, decoder)
-        if self.reference is not None:
-            with self._clock("reference"):
-                rollout = replace(rollout, reference_logprobs=self.reference.logprobs(self.policy, rollout))
-        with self._clock("reward"):
-            return rollout, judge(self.reward, rollout)
+            self.played.append(rollout.action_mask.sum())
+        with begun(self.reward, rollout, beside=self.reference is not None) as judged:
+            if self.reference is not None:
+                with self.clock.phase("reference"):
+                    rollout = replace(rollout, reference_logprobs=self.reference.logprobs(self.policy, rollout))
+            with self.clock.phase("reward"):
+                return rollout, judged(rollout)
 
     def update(
         self,
@@ -301,20 +286,22 @@ class PolicyGradient(LightningModule, Sampler):
         optimizer: LightningOptimizer,
     ) -> dict[str, Tensor]:
         """One optimiser step; neither micro-batches nor ranks change it. Returns numbers for the log."""
-        with self._clock("loss"):
+        with self.clock.phase("loss"):
             things = sum_over_ranks(count_of(experience))
             count = torch.where(things > 0, things, 1)
             parts = experience.split(self.token_budget)
             metrics: dict[str, Tensor] = {}
             optimizer.zero_grad()
             for i, part in enumerate(parts):
-                with self._synchronised(i + 1 == len(parts)):
+                with synchronised(self.trainer.strategy, i + 1 == len(parts)):
                     loss = loss_of(part)
                     # Data-parallel strategies average gradients over ranks; the loss is a sum over them.
                     mean = (loss.total / count).sum() * world_size()
                     self.manual_backward(mean)
-                metrics = _add(metrics, loss.metrics | {"loss": mean.detach() * len(parts)}, 1 / len(parts))
-            metrics["gradient_norm"] = self._clip(optimizer, experience)
+                metrics = added(metrics, loss.metrics | {"loss": mean.detach() * len(parts)}, 1 / len(parts))
+            metrics["gradient_norm"] = gradient_norm(optimizer, experience, self.step)
+            if self.gradient_clip is not None:
+                self.clip_gradients(optimizer.optimizer, self.gradient_clip, self.gradient_clip_algorithm)
             if bool((things > 0).any()):  # else there is nothing to learn, and momentum alone must not move the policy
                 optimizer.step()
         return metrics
@@ -333,25 +320,6 @@ class PolicyGradient(LightningModule, Sampler):
         lines = zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)
         return replace(rollout, texts=tuple(self.tokenizer.decode(tokens[:length]) for tokens, length in lines))
 
-    def _clip(self, optimizer: LightningOptimizer, experience: Experience) -> Tensor:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not bool(norm.isfinite()):
-            source = experience.rollout or experience.expert
-            ids = [example.get("id") for example in source.prompts.examples] if source else []
-            raise FloatingPointError(
-                f"PolicyGradient: the gradient norm is {float(norm)} at training step {int(self.steps_done)}; expected "
-                f"a finite number. The prompts of that batch: {ids[:20]}. Lower the learning rate, or look at them."
-            )
-        if self.gradient_clip is not None:
-            self.clip_gradients(optimizer.optimizer, self.gradient_clip, self.gradient_clip_algorithm)
-        return norm
-
-    def _synchronised(self, last: bool) -> Any:
-        """Gradients travel between ranks once per update, with the last micro-batch."""
-        strategy = self.trainer.strategy
-        return nullcontext() if last or not isinstance(strategy, ParallelStrategy) else strategy.block_backward_sync()
-
     def _every_optimizer(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
         return optimizers if isinstance(optimizers, list) else [optimizers]
@@ -363,21 +331,14 @@ class PolicyGradient(LightningModule, Sampler):
             assert isinstance(scheduler, LRScheduler)
             scheduler.step()
 
-    @contextmanager
-    def _clock(self, what: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
-
     def _report(self, metrics: dict[str, Tensor]) -> None:
         assert self.last_experience is not None
         numbers = {f"train/{name}": value for name, value in metrics.items()}
-        numbers |= experience_metrics(self.last_experience)
-        numbers |= {f"time/{name}": torch.tensor(seconds) for name, seconds in self.seconds.items()}
-        self.log_dict(numbers, batch_size=1)
+        numbers |= experience_metrics(self.last_experience) | pace(self.clock, self.collected, self.played, self.device)
         bar = {"loss": "train/loss", "reward": "reward/mean"}
-        shown = {short: numbers[name] for short, name in bar.items() if name in numbers}
-        self.log_dict(shown, prog_bar=True, logger=False, batch_size=1)
+        self.step_log.tell(
+            self.trainer, numbers, {short: numbers[name] for short, name in bar.items() if name in numbers}
+        )
 
     # Validation, test, predict
 
@@ -437,14 +398,3 @@ class PolicyGradient(LightningModule, Sampler):
 
 def _human_answers(prompts: Prompts) -> Experience:
     return Experience(expert=Rollout.of_targets(prompts))
-
-
-def _of_learner(learner: Learner, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The numbers of a learner's update, told apart from those of the policy's."""
-    shared = ("loss", "gradient_norm")
-    name = type(learner).__name__
-    return {f"{name}/{key}" if key in shared else key: value for key, value in metrics.items()}
-
-
-def _add(sums: dict[str, Tensor], metrics: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    return sums | {name: sums.get(name, 0) + value * share for name, value in metrics.items()}

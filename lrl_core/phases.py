@@ -49,6 +49,36 @@ class Phase:
         return "reinforcement learning" if self.replay.samples else "maximum likelihood"
 
 
+def factories(
+    optimizer: OptimizerFactory, scheduler: SchedulerFactory | None, warm_up: WarmUp | None
+) -> list[tuple[OptimizerFactory, SchedulerFactory | None]]:
+    """What makes the policy's optimisers and their schedules: the main one, then the warm-up's if it has its own."""
+    made: list[tuple[OptimizerFactory, SchedulerFactory | None]] = [(optimizer, scheduler)]
+    if warm_up is not None and warm_up.optimizer is not None:
+        made.append((warm_up.optimizer, warm_up.scheduler))
+    elif warm_up is not None and warm_up.scheduler is not None:
+        raise ValueError("WarmUp: got a scheduler without an optimizer; expected both, or neither.")
+    return made
+
+
+def of_policy(
+    policy: nn.Module, made_by: list[tuple[OptimizerFactory, SchedulerFactory | None]]
+) -> tuple[list[Optimizer], list[LRScheduler], dict[int, int]]:
+    """The policy's optimisers, their schedules, and which schedule (by index) is that of which optimiser."""
+    if not trained(policy):
+        raise ValueError(
+            f"{type(policy).__name__}: every parameter is frozen; expected some that learn. Change `train`."
+        )
+    optimizers = [factory(trained(policy)) for factory, _ in made_by]
+    schedulers: list[LRScheduler] = []
+    schedulers_of: dict[int, int] = {}
+    for i, (_, scheduler) in enumerate(made_by):
+        if scheduler is not None:
+            schedulers_of[i] = len(schedulers)
+            schedulers.append(scheduler(optimizers[i]))
+    return optimizers, schedulers, schedulers_of
+
+
 def refuse_unsuited(objective: nn.Module, replay: nn.Module, missing: list[str]) -> None:
     """Raise ValueError if an objective cannot learn from a replay, or a replay lacks parts that it needs.
 

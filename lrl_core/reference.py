@@ -102,3 +102,14 @@ def load_policy(policy: Policy, path: str, option: str) -> None:
             f"{option}: the policy saved in {path} does not fit {type(policy).__name__} of this recipe: "
             f"{error}. Expected the same policy arguments and the same tokenizer."
         ) from error
+
+
+def policy_and_known(saved: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state to answer prompts with: the saved policy whole, and what else was saved and there is a place for.
+
+    Args:
+        saved: State of the run that trained the policy.
+        own: State of this run, which may name another reward or baseline.
+    """
+    wanted = {name: value for name, value in saved.items() if name in own or name.startswith("policy.")}
+    return {name: value for name, value in own.items() if not name.startswith("policy.")} | wanted

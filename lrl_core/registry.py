@@ -3,14 +3,14 @@
 This module imports neither torch nor lightning, so that `lrl plugins` answers at once.
 """
 
-import difflib
 import importlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from functools import cache
-from importlib import metadata
+from typing import NamedTuple
 
-from lrl_core import source
+from lrl_core import installed, source
+from lrl_core.errors import PluginError as PluginError
+from lrl_core.errors import suggest as suggest
 
 KINDS = {
     "policies": "policy",
@@ -31,12 +31,7 @@ _BASES = {kind: f"lrl_core.interfaces:{one.capitalize()}" for kind, one in KINDS
 """The class that plugins of a kind derive from; named, not imported: it needs torch."""
 
 
-class PluginError(RuntimeError):
-    """A plugin cannot be used, failed or broke its contract; the message says which one, why and what to do."""
-
-
-@dataclass(frozen=True)
-class Plugin:
+class Plugin(NamedTuple):
     """One entry point: a class that some installed package offers under its name."""
 
     kind: str
@@ -97,6 +92,13 @@ def catalogue() -> dict[str, dict[str, Plugin]]:
     return found
 
 
+def forget() -> None:
+    """Look at what is installed anew: packages and their files may have changed."""
+    catalogue.cache_clear()
+    _origins.cache_clear()
+    source.forget()
+
+
 def load(name: str, kind: str | None = None) -> type:
     """Import the plugin of this name.
 
@@ -134,13 +136,6 @@ def unknown(name: str, kind: str | None = None, guess: str | None = None) -> str
     return f"There is no {what} {name!r}. {guess}Installed {plural}: {', '.join(names(kind)) or 'none'}."
 
 
-def suggest(name: str, names: Iterable[str]) -> str:
-    """The sentence "Did you mean ...? " (with its space) for a misspelt name; "" where nothing is near."""
-    by_lower = {known.lower(): known for known in names}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f"Did you mean {by_lower[near[0]]!r}? " if near else ""
-
-
 def origin(cls: type) -> str:
     """Which package a class comes from, "package version", for error messages and logs.
 
@@ -156,27 +151,16 @@ def _origins() -> dict[str, str]:
 
 
 def _installed() -> Iterator[Plugin]:
-    """Entry points of every distribution; of two copies of one distribution only the first on the path counts."""
-    seen: set[str] = set()
-    for distribution in metadata.distributions():
-        package = distribution.name
-        if package is None or _normal(package) in seen:
-            continue
-        seen.add(_normal(package))
-        for point in distribution.entry_points:
-            prefix, _, kind = point.group.partition(".")
-            if prefix == "lrl" and kind in KINDS:
-                yield Plugin(kind, point.name, package, distribution.version, point.value)
-
-
-def _normal(package: str) -> str:
-    return package.lower().replace("_", "-").replace(".", "-")
+    """What installed packages offer in the groups of KINDS."""
+    for point in installed.entry_points("lrl."):
+        kind = point.group.removeprefix("lrl.")
+        if kind in KINDS:
+            yield Plugin(kind, point.name, point.package, point.version, point.value)
 
 
 def _both(one: Plugin, other: Plugin) -> Plugin:
     claims = f"{one.package} and {other.package} both register the {KINDS[one.kind]} {one.name!r}"
-    return replace(
-        one,
+    return one._replace(
         package=f"{one.package}, {other.package}",
         version=f"{one.version}, {other.version}",
         conflict=f"{claims}; uninstall one of them, or write the full class path "

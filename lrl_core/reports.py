@@ -1,5 +1,6 @@
 """What a run says of itself: numbers of one experience for the log, and answers to held-out prompts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
-from lrl_core.functional import group_index
+from lrl_core.clock import Clock, peak_memory
+from lrl_core.divergence import log_ratio_by_episode
+from lrl_core.functional import by_group
 from lrl_core.ranks import sum_over_ranks
 from lrl_core.types import Experience, RewardSignal, Rollout
 
@@ -87,8 +90,8 @@ def experience_metrics(experience: Experience) -> dict[str, Tensor]:
     }
     metrics["groups/zero_variance"] = _equal_groups(rollout, reward)
     if rollout.reference_logprobs is not None:
-        apart = torch.where(rollout.action_mask, rollout.logprobs - rollout.reference_logprobs, 0)
-        metrics["kl/reference"] = apart.sum(1).mean()
+        apart = log_ratio_by_episode(rollout.logprobs, rollout.reference_logprobs, rollout.action_mask)
+        metrics["kl/reference"] = apart.mean()
     taught = advantage.value[experience.learn_mask]
     metrics["advantage/std"] = taught.float().std() if len(taught) > 1 else nothing
     for name, part in reward.parts.items():
@@ -96,14 +99,29 @@ def experience_metrics(experience: Experience) -> dict[str, Tensor]:
     return metrics
 
 
+def pace(
+    clock: Clock, collected: Sequence[Experience], played: Sequence[Tensor], device: torch.device
+) -> dict[str, Tensor]:
+    """Seconds of a step by phase, tokens per second (none where nothing was drawn) and the most memory in use so far.
+
+    Args:
+        clock: After the phase `step`.
+        collected: What was drawn to learn from.
+        played: Chosen tokens of each batch of episodes, those that only compare included.
+        device: Whose memory.
+    """
+    numbers = {f"time/{name}": torch.tensor(seconds) for name, seconds in clock.seconds.items()}
+    drawn = [experience.rollout.action_mask.sum() for experience in collected if experience.rollout is not None]
+    if drawn:
+        numbers["tokens_per_second"] = torch.stack(drawn).sum() / clock.seconds["step"]
+        numbers["tokens_per_second/rollout"] = torch.stack(list(played)).sum() / clock.seconds["rollout"]
+    if (peak := peak_memory(device)) is not None:
+        numbers["memory/peak"] = torch.tensor(peak)
+    return numbers
+
+
 def _equal_groups(rollout: Rollout, reward: RewardSignal) -> Tensor:
     """Share of the prompts with several judged samples whose rewards are all equal: nothing to compare."""
-    rows = reward.judged & rollout.action_mask.any(1)
-    index, groups = group_index(rollout.prompts.group[rows])
-    known = reward.total[rows]
-    many = index.bincount(minlength=groups) > 1
-    low, high = (known.new_zeros(groups).scatter_reduce(0, index, known, how, include_self=False) for how in _ENDS)
-    return (low == high)[many].float().mean() if bool(many.any()) else torch.tensor(torch.nan)
-
-
-_ENDS = ("amin", "amax")
+    earned = by_group(reward.total, rollout.prompts.group, reward.judged & rollout.action_mask.any(1))
+    equal = [len(set(totals)) == 1 for totals in earned.values() if len(totals) > 1]
+    return torch.tensor(sum(equal) / len(equal) if equal else torch.nan)

@@ -1,18 +1,21 @@
-"""The seam between a reward and the training step: one contract, checked once, with errors that name the plugin."""
+"""The seams between rewards, baselines and the training step: contracts checked once, errors that name the plugin."""
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from lrl_core.interfaces import Reward
+from lrl_core.interfaces import Baseline, Reward, Sampler
 from lrl_core.masks import length_mask
 from lrl_core.registry import PluginError, origin
-from lrl_core.types import RewardSignal, Rollout
+from lrl_core.threads import as_here
+from lrl_core.types import Advantage, RewardSignal, Rollout
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,35 @@ def judge(reward: Reward, rollout: Rollout) -> RewardSignal:
     _check_by_prefix(reward, signal, rollout)
     _check_parts(reward, signal, rollout)
     return signal
+
+
+@contextmanager
+def begun(reward: Reward, rollout: Rollout, beside: bool) -> Iterator[Callable[[Rollout], RewardSignal]]:
+    """Gives what judges the episodes; where the reward allows it, that begins at once in a thread of its own.
+
+    Args:
+        reward: The plugin.
+        rollout: The episodes.
+        beside: Whether there is other work meanwhile.
+    """
+    if not (beside and reward.concurrent):
+        yield partial(judge, reward)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="lrl-reward") as pool:
+        early = pool.submit(as_here(partial(judge, reward, rollout), rollout.tokens.device))
+        yield lambda _: early.result()
+
+
+def compare(baseline: Baseline, rollout: Rollout, reward: RewardSignal, sampler: Sampler) -> Advantage:
+    """Ask a baseline for its advantages and hold it to its contract."""
+    advantage = baseline.advantage(rollout, reward, sampler)
+    if advantage.value.shape != rollout.tokens.shape or not bool(advantage.value.isfinite().all()):
+        raise ValueError(
+            f"Baseline {type(baseline).__name__}: got advantages of shape {tuple(advantage.value.shape)} with "
+            f"{int((~advantage.value.isfinite()).sum())} non-finite entries; expected finite numbers of shape "
+            f"{tuple(rollout.tokens.shape)}, 0 where nothing is taught."
+        )
+    return advantage
 
 
 @contextmanager

@@ -1,59 +1,134 @@
-"""What can be said of a class without importing its module: where the source is, its docstring, what it lacks."""
+"""What can be said of a class without importing its module: where the source is, its docstring, what it lacks.
 
-import ast
+The syntax tree (`syntax`) is the definition. Building it takes most of a second for all plugins together, so plain
+text is looked at first: where a class is written as nearly all are, a few patterns give the same answer.
+"""
+
 import importlib.util
+import re
 import sys
-from collections.abc import Iterator
 from functools import cache
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ast
+
+_CLASS = re.compile(r"^[ \t]*class[ \t]+(\w+)", re.MULTILINE)
+_HEAD = re.compile(
+    r'class \w+(?:\([^()"\'#]*\))?:[ \t]*(?:#[^\n]*)?\n(?:[ \t]*(?:#[^\n]*)?\n)*'
+    r'[ \t]+"""\s*((?:[^\n\\"]|"(?!""))*)'
+)
+"""A class whose body begins with a docstring in triple quotes; the group is its first line."""
+_IMPORT = re.compile(r"^(?:import|from)[ \t]+([^\n]*)", re.MULTILINE)
+"""An import at the left margin: at least every one that is unconditional, unless two statements share a line."""
+_SHARED_LINE = re.compile(r"^[^\s#].*;[ \t]*(?:import|from)\b", re.MULTILINE)
 
 
 def summary(module: str, name: str) -> str:
     """First line of the docstring of class `name`; "" where no source or no docstring is found."""
-    tree = _parse(module)
-    if not isinstance(tree, ast.Module):
+    path = _find(module)
+    if not isinstance(path, Path):
         return ""
-    for node in _statements(tree.body):
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return (ast.get_docstring(node) or "").strip().partition("\n")[0]
-    return ""
+    seen = _glance(path, name)
+    if seen is not None:
+        return seen
+    from lrl_core import syntax
+
+    tree = _tree(path)
+    return "" if isinstance(tree, str) else syntax.summary(tree, name)
 
 
 def missing(module: str, name: str) -> str | None:
     """Why importing `name` from `module` must fail, as far as the source shows; None where nothing is found.
 
     Sees a missing module or class, a syntax error, and top-level imports of packages that are not installed.
-    Failures deeper down (in a sibling module, at run time) show only in a real import.
+    Failures deeper down (in a sibling module, at run time) show only in a real import. Where Python is told to keep no
+    byte code (PYTHONDONTWRITEBYTECODE), syntax is looked at only around the class.
     """
-    tree = _parse(module)
-    if tree is None:
+    path = _find(module)
+    if not isinstance(path, Path):
+        return path
+    if _glance(path, name) is not None and _imports_are_there(path) and _compiles(module, path):
         return None
+    from lrl_core import syntax
+
+    tree = _tree(path)
     if isinstance(tree, str):
         return tree
-    for package in _imported(tree.body):
+    for package in syntax.imported(tree):
         if _top_level(package) is None:
             return f"ModuleNotFoundError: No module named {package!r}; install it"
-    bound = set(_bound(tree.body))
-    if name not in bound and not bound & {"*", "__getattr__"}:
-        return f"AttributeError: module {module!r} has no class {name!r}"
-    return None
+    return None if syntax.binds(tree, name) else f"AttributeError: module {module!r} has no class {name!r}"
+
+
+def forget() -> None:
+    """Read everything anew: files and packages may have changed."""
+    for remembered in (_find, _text, _tree, _glance, _compiles, _top_level):
+        remembered.cache_clear()
 
 
 @cache
-def _parse(module: str) -> ast.Module | str | None:
-    """The syntax tree; a sentence where there can be none; None where there is a module without Python source."""
-    found = _find(module)
-    if not isinstance(found, Path):
-        return found
+def _tree(path: Path) -> "ast.Module | str":
+    from lrl_core import syntax
+
+    return syntax.parse(path)
+
+
+@cache
+def _glance(path: Path, name: str) -> str | None:
+    """The summary of a class that is written as nearly all are; None where the syntax tree must be asked."""
+    text = _text(path)
+    starts = [found.start() for found in _CLASS.finditer(text) if found[1] == name]
+    head = _HEAD.match(text, starts[0]) if len(starts) == 1 else None
+    if head is None or "'''" in text:
+        return None
+    inside_a_string = text.count('"""', 0, head.start()) % 2
+    whole_line = text.startswith(("\n", '"""'), head.end())
+    return head[1].rstrip() if whole_line and not inside_a_string else None
+
+
+def _imports_are_there(path: Path) -> bool:
+    """Whether no import can be unconditional and of a package that is not installed."""
+    text = _text(path)
+    if _SHARED_LINE.search(text):
+        return False
+    modules = [part.split() for line in _IMPORT.findall(text) for part in _parts(line)]
+    return all(words and _top_level(words[0].partition(".")[0]) is not None for words in modules)
+
+
+def _parts(line: str) -> list[str]:
+    """The modules of `import a, b.c as d`; the one of `from a import b, c`."""
+    return [line] if " import " in line else line.split(",")
+
+
+@cache
+def _compiles(module: str, path: Path) -> bool:
+    """Whether there is byte code of the file as it is now; it is written by the way, as in an import."""
+    if sys.dont_write_bytecode:
+        return True
     try:
-        return ast.parse(found.read_bytes())
-    except (SyntaxError, ValueError) as error:
-        return f"{type(error).__name__}: {error}"
+        return SourceFileLoader(module, str(path)).get_code(module) is not None
+    except (SyntaxError, ValueError, OSError, EOFError):
+        return False
 
 
+@cache
+def _text(path: Path) -> str:
+    """The file as text; "" where it is no UTF-8, in which no pattern finds anything."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError):
+        return ""
+
+
+@cache
 def _find(module: str) -> Path | str | None:
-    """The source file, found through the top-level package alone, so that no parent package is imported."""
+    """The source file, found through the top-level package alone, so that no parent package is imported.
+
+    A sentence where there is no such module; None where there is one without Python source.
+    """
     top, _, rest = module.partition(".")
     spec = _top_level(top)
     if spec is None:
@@ -78,36 +153,3 @@ def _top_level(package: str) -> ModuleSpec | None:
         return importlib.util.find_spec(package)
     except (ValueError, ImportError):  # a module in memory without a spec, or a finder that gave up
         return ModuleSpec(package, None) if package in sys.modules else None
-
-
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Top-level statements, those inside `if`, `try` and `with` included."""
-    for node in body:
-        yield node
-        for block in ("body", "orelse", "finalbody"):
-            if isinstance(node, (ast.If, ast.Try, ast.With)):
-                yield from _statements(getattr(node, block, []))
-        if isinstance(node, ast.Try):
-            for handler in node.handlers:
-                yield from _statements(handler.body)
-
-
-def _imported(body: list[ast.stmt]) -> Iterator[str]:
-    """Top-level packages that are imported unconditionally; an import inside `if` or `try` may be meant to fail."""
-    for node in body:
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield node.module.partition(".")[0]
-
-
-def _bound(body: list[ast.stmt]) -> Iterator[str]:
-    """Names that a module defines at its top level."""
-    for node in _statements(body):
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-            yield node.name
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield from ((alias.asname or alias.name).partition(".")[0] for alias in node.names)
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            yield from (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))

@@ -11,9 +11,10 @@ _WORD = re.compile(r"\w+(?:[-'’]\w+)*", re.UNICODE)
 
 
 def words(text: str) -> list[str]:
-    """Lower-cased words without punctuation: what captioning metrics count, in Python.
+    """Lower-cased words without punctuation: what vocabularies are made of, and most metrics of texts.
 
-    Differs from the Java PTB tokenizer in contractions ("dog's" stays one word here, two there) and in rare symbols.
+    "dog's" is one word. What CIDEr and BLEU count as rewards, and the metrics of captions, are the words of
+    `lrl_core.metrics.ptb.ptb_words`, where it is two.
     """
     return _WORD.findall(text.lower())
 

@@ -40,7 +40,9 @@ class _Rows:
 
     @classmethod
     def cat(cls: type[Batch], parts: Sequence[Batch]) -> Batch:
-        """The rows of all parts, in order; lines are filled up with 0 to the longest."""
+        """The rows of all parts, in order; lines are filled up with 0 to the longest. A single part comes back as is."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(**{f.name: _joined(f.name, [getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def _map(self: Batch, on_tensor: Callable[[Tensor], Tensor], on_tuple: Callable[[tuple], tuple]) -> Batch:
@@ -240,13 +242,16 @@ class Experience:
 
     @classmethod
     def cat(cls, parts: Sequence["Experience"]) -> "Experience":
-        """The rows of all parts, in order."""
+        """The rows of all parts, in order. A single part comes back as it is."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(**{f.name: _joined(f.name, [getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def split(self, token_budget: int | None) -> list["Experience"]:
         """Micro-batches of at most `token_budget` padded tokens (None: one), never cutting a prompt's group apart.
 
-        A single group larger than the budget makes a micro-batch of its own.
+        Groups of like lengths stand together, so that little is padded. A single group larger than the budget makes a
+        micro-batch of its own.
         """
         if token_budget is None:
             return [self]
@@ -259,7 +264,7 @@ class Experience:
                 rows[group] = rows.get(group, 0) + 1
         bins: list[list[int]] = []
         width = height = 0
-        for group in longest:
+        for group in sorted(longest, key=longest.__getitem__):
             width, height = max(width, longest[group]), height + rows[group]
             if not bins or width * height > token_budget:
                 bins.append([])
@@ -315,8 +320,10 @@ class PolicyOutput:
         self.head = head
         self.eos = eos
         self.values = values
-        self._at = rollout.action_mask.nonzero(as_tuple=True)
-        self._hidden = hidden[self._at]
+        places = rollout.action_mask.flatten().nonzero().squeeze(1)
+        steps = max(1, rollout.tokens.shape[1])
+        self._at = (places // steps, places % steps)
+        self._hidden = hidden.flatten(0, 1).index_select(0, places)
 
     @property
     def sampling(self) -> Sampling:

@@ -1,10 +1,11 @@
 """Log-probability, entropy, log-normaliser and stop-probability over the vocabulary, chunk by chunk.
 
 No [tokens, vocabulary] tensor outlives a chunk: the forward pass keeps one number per token and the backward pass
-recomputes the chunk's logits.
+recomputes the chunk's logits. A chunk is as large as matrix products like it, and all chunks share one buffer: fresh
+memory costs several times the arithmetic. On a CPU what is done to each logit is done in blocks that fit its cache.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,12 @@ from lrl_core.sampling import Repeats, Sampling
 
 CHUNK_ELEMENTS = 1 << 23
 """How many logits are alive at once: 32 MiB in float32."""
+
+BLOCK_ELEMENTS = 1 << 17
+"""How many of them a CPU works on at once: 512 KiB in float32, so that they stay in its cache."""
+
+NEVER = -1e4
+"""Stands for a log-probability of -inf where 0 x -inf would be no number; its exp is 0 in any precision."""
 
 
 class VocabularyScores(NamedTuple):
@@ -40,7 +47,12 @@ class Head(NamedTuple):
     def logits(self, hidden: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
         """Logits in the matrix' own precision, also under autocast: rollout and loss then agree to the last digits."""
         with torch.autocast(hidden.device.type, enabled=False):
-            return torch.nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
+            hidden = hidden.to(self.weight.dtype)
+            if 4 < len(hidden) < 16 and hidden.device.type == "cpu" and not torch.is_grad_enabled():
+                # For so few rows a processor's library reads the matrix several times, unless it stands on the left.
+                logits = torch.mm(self.weight, hidden.t()).t().contiguous()
+                return logits if self.bias is None else logits.add_(self.bias)
+            return torch.nn.functional.linear(hidden, self.weight, self.bias)
 
 
 def score_vocabulary(
@@ -115,12 +127,83 @@ def _of_chunk(repeats: Repeats | None, rows: slice) -> Repeats | None:
     return None if repeats is None else repeats.within(rows)
 
 
-def _kept(sampling: Sampling, scaled: Tensor, tokens: Tensor) -> Bool[Tensor, "n V"]:
-    return sampling.keep(scaled).scatter(1, tokens[:, None], True)
+def _logits(hidden: Tensor, head: Head) -> Iterator[tuple[slice, Tensor]]:
+    """The logits of each chunk of rows, in the one buffer: they are gone when the next chunk is asked for."""
+    chunks = _chunks(hidden.shape[0], head.weight.shape[0])
+    buffer = hidden.new_empty(min(hidden.shape[0], chunks[0].stop) if chunks else 0, head.weight.shape[0])
+    for rows in chunks:
+        part = hidden[rows]
+        logits = buffer[: len(part)]
+        with torch.autocast(hidden.device.type, enabled=False):
+            torch.mm(part, head.weight.t(), out=logits)
+        yield rows, logits if head.bias is None else logits.add_(head.bias)
+
+
+def _blocks(logits: Tensor) -> list[slice]:
+    size = max(1, BLOCK_ELEMENTS // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    return [slice(start, start + size) for start in range(0, len(logits), size)]
+
+
+class _Asked(NamedTuple):
+    """What is asked of every row, and of some rows."""
+
+    tokens: Tensor
+    position: Tensor
+    sampling: Sampling
+    eos: int | None
+    repeats: Repeats | None
+
+    def within(self, rows: slice) -> "_Asked":
+        parts = self.tokens[rows], self.position[rows]
+        return _Asked(*parts, self.sampling, self.eos, _of_chunk(self.repeats, rows))
+
+    def scaled(self, logits: Tensor) -> Tensor:
+        return self.sampling.scale(logits, self.position, self.repeats)
+
+    def left_in(self, scaled: Tensor) -> Tensor:
+        """The scaled logits that truncation leaves in; the token that was drawn is one of them."""
+        kept = self.sampling.keep(scaled).scatter(1, self.tokens[:, None], True)
+        return scaled.masked_fill(~kept, -torch.inf)
+
+    def scores(self, logits: Tensor) -> VocabularyScores:
+        """What is asked for, from logits that may be overwritten."""
+        scaled = self.scaled(logits)
+        chosen = scaled.gather(1, self.tokens[:, None]).squeeze(1)
+        stop = scaled[:, self.eos].clone() if self.eos is not None else torch.full_like(chosen, -torch.inf)
+        left = self.left_in(scaled).logsumexp(1) if self.sampling.truncates else None
+        largest = scaled.amax(1)
+        lower = scaled.sub_(largest[:, None]).clamp_(min=NEVER)
+        probability = lower.exp()
+        total = probability.sum(1)
+        log_total = total.log()
+        entropy = log_total - probability.mul_(lower).sum(1) / total
+        log_z = largest + log_total
+        return VocabularyScores(chosen - (log_z if left is None else left), entropy, stop - log_z, log_z)
+
+    def slope(self, logits: Tensor, known: VocabularyScores, grads: VocabularyScores) -> Tensor:
+        """Gradient of the scores with respect to logits that may be overwritten; `known` is what `scores` gave."""
+        scaled = self.scaled(logits)
+        grad_stop = torch.where(known.log_stop > -torch.inf, grads.log_stop, 0)
+        to_all, to_kept = grads.log_z - grad_stop, grads.logprobs
+        kept = self.left_in(scaled).softmax(1).mul_(to_kept[:, None]) if self.sampling.truncates else None
+        if kept is None:
+            to_all = to_all - to_kept
+        lower = scaled.sub_(known.log_z[:, None])
+        if bool(grads.entropy.any()):
+            surprise = (lower.clamp(min=NEVER) + known.entropy[:, None]).mul_(-grads.entropy[:, None])
+            slope = lower.exp_().mul_(surprise.add_(to_all[:, None]))
+        else:
+            slope = lower.exp_().mul_(to_all[:, None])
+        if kept is not None:
+            slope -= kept
+        slope.scatter_add_(1, self.tokens[:, None], grads.logprobs[:, None])
+        if self.eos is not None:
+            slope[:, self.eos] += grad_stop
+        return slope if self.sampling.temperature == 1 else slope.div_(self.sampling.temperature)
 
 
 class _Score(torch.autograd.Function):
-    """Forward in chunks; the backward pass recomputes each chunk's logits and writes their gradient in place."""
+    """Forward in chunks; the backward pass recomputes each chunk's logits and writes their gradient in their place."""
 
     @staticmethod
     def forward(
@@ -134,61 +217,39 @@ class _Score(torch.autograd.Function):
         eos: int | None,
         repeats: Repeats | None,
     ) -> tuple[Tensor, ...]:
-        head = Head(weight, bias if bias.numel() else None)
+        asked = _Asked(tokens, position, sampling, eos, repeats)
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        outputs = [hidden.new_zeros(hidden.shape[0], dtype=wide) for _ in VocabularyScores._fields]
-        logprobs, entropy, log_stop, log_z = outputs
-        for rows in _chunks(hidden.shape[0], weight.shape[0]):
-            scaled = sampling.scale(head.logits(hidden[rows]), position[rows], _of_chunk(repeats, rows))
-            chosen = scaled.gather(1, tokens[rows, None]).squeeze(1)
-            log_z[rows] = scaled.logsumexp(1)
-            log_stop[rows] = scaled[:, eos] - log_z[rows] if eos is not None else -torch.inf
-            if sampling.truncates:
-                kept = _kept(sampling, scaled, tokens[rows])
-                logprobs[rows] = chosen - scaled.masked_fill(~kept, -torch.inf).logsumexp(1)
-            else:
-                logprobs[rows] = chosen - log_z[rows]
-            log_probability = scaled.sub_(log_z[rows, None])
-            entropy[rows] = torch.special.entr(log_probability.exp_()).sum(1)
-        ctx.save_for_backward(hidden, weight, bias, tokens, position, log_z, entropy)
-        ctx.sampling, ctx.eos, ctx.repeats = sampling, eos, repeats
-        ctx.set_materialize_grads(False)
-        return tuple(outputs)
+        outputs = VocabularyScores(*(hidden.new_empty(len(hidden), dtype=wide) for _ in VocabularyScores._fields))
+        for rows, logits in _logits(hidden, Head(weight, bias if bias.numel() else None)):
+            here, of_chunk = VocabularyScores(*(output[rows] for output in outputs)), asked.within(rows)
+            for block in _blocks(logits):
+                for output, scores in zip(here, of_chunk.within(block).scores(logits[block]), strict=True):
+                    output[block] = scores
+        ctx.save_for_backward(hidden, weight, bias, tokens, position, *outputs)
+        ctx.asked = sampling, eos, repeats
+        return outputs
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad_logprobs, grad_entropy, grad_stop, grad_z = grads
-        hidden, weight, bias, tokens, position, log_z, entropy = ctx.saved_tensors
-        sampling, eos, repeats = ctx.sampling, ctx.eos, ctx.repeats
-        head = Head(weight, bias if bias.numel() else None)
-        grad_hidden = torch.zeros_like(hidden)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, tokens, position, *outputs = ctx.saved_tensors
+        asked = _Asked(tokens, position, *ctx.asked)
+        known, wanted = VocabularyScores(*outputs), VocabularyScores(*grads)
+        grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias) if bias.numel() and ctx.needs_input_grad[2] else None
-        for rows in _chunks(hidden.shape[0], weight.shape[0]):
-            scaled = sampling.scale(head.logits(hidden[rows]), position[rows], _of_chunk(repeats, rows))
-            probability = (scaled - log_z[rows, None]).exp()
-            slope = torch.zeros_like(scaled)
-            if grad_logprobs is not None:
-                drawn_from = probability
-                if sampling.truncates:
-                    kept = _kept(sampling, scaled, tokens[rows])
-                    drawn_from = scaled.masked_fill(~kept, -torch.inf).softmax(1)
-                slope -= grad_logprobs[rows, None] * drawn_from
-                slope.scatter_add_(1, tokens[rows, None], grad_logprobs[rows, None])
-            if grad_entropy is not None:
-                surprise = torch.special.entr(probability) - entropy[rows, None] * probability
-                slope += grad_entropy[rows, None] * surprise
-            if grad_stop is not None and eos is not None:
-                finite = scaled[:, eos] > -torch.inf
-                stop = torch.where(finite, grad_stop[rows], 0)
-                slope -= stop[:, None] * probability
-                slope[:, eos] += stop
-            if grad_z is not None:
-                slope += grad_z[rows, None] * probability
-            slope = slope.div_(sampling.temperature).to(hidden.dtype)
-            grad_hidden[rows] = slope @ weight
+        for rows, logits in _logits(hidden, Head(weight, bias if bias.numel() else None)):
+            of_chunk, here, asks = asked.within(rows), _rows(known, rows), _rows(wanted, rows)
+            for block in _blocks(logits):
+                slope = of_chunk.within(block).slope(logits[block], _rows(here, block), _rows(asks, block))
+                if slope.data_ptr() != logits[block].data_ptr():
+                    logits[block] = slope.to(logits.dtype)
+            torch.mm(logits, weight, out=grad_hidden[rows])
             if grad_weight is not None:
-                grad_weight.addmm_(slope.t(), hidden[rows])
+                grad_weight.addmm_(logits.t(), hidden[rows])
             if grad_bias is not None:
-                grad_bias += slope.sum(0)
+                grad_bias += logits.sum(0)
         return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
+
+
+def _rows(scores: VocabularyScores, rows: slice) -> VocabularyScores:
+    return VocabularyScores(*(part[rows] for part in scores))

@@ -111,8 +111,10 @@ def unexplained(metrics):
 @pytest.mark.parametrize("source", ["lrl_core/reports.py", "lrl_core/module.py"])
 def test_run_folder_page_explains_every_metric_of_the_step(source):
     code = (ROOT / source).read_text(encoding="utf-8")
-    literal = set(re.findall(r'"((?:reward|episode|advantage|groups|kl)/\w+)"(?=:|\] =)', code))
-    timed = {f"time/{name}" for name in re.findall(r'self\._clock\("(\w+)"\)', code)}
+    literal = set(
+        re.findall(r'"((?:reward|episode|advantage|groups|kl|memory|tokens_per_second)(?:/\w+)?)"(?=:|\] =)', code)
+    )
+    timed = {f"time/{name}" for name in re.findall(r'self\.clock\.phase\("(\w+)"\)', code)}
     held_out = {f"val/{name}" for name in re.findall(r'scores\["(\w+)"\] =', code)}
     assert unexplained(literal | timed | held_out) == set()
 

@@ -1,14 +1,16 @@
 """`lrl plugins`: what is installed, from which package, and what is broken and why. Imports none of it."""
 
-import argparse
-import json
-from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, NamedTuple
 
+from lrl_core.commands import layout
 from lrl_core.registry import KINDS, Plugin, PluginError, catalogue
 
+if TYPE_CHECKING:
+    import argparse
 
-@dataclass(frozen=True)
-class Row:
+
+class Row(NamedTuple):
     """What the list says of one plugin."""
 
     kind: str
@@ -29,16 +31,21 @@ class Row:
 
 def main(arguments: list[str]) -> int:
     """List the installed plugins; the exit code is 1 where `--check` finds a broken one."""
-    options = _parser().parse_args(arguments)
+    # Without options no parser is built: importing one takes longer than printing the list.
+    options = _parser().parse_args(arguments) if arguments else SimpleNamespace(json=False, check=False)
     rows = [_row(plugin, options.check) for plugins in catalogue().values() for plugin in plugins.values()]
     if options.json:
-        print(json.dumps([vars(row) for row in rows], indent=1, ensure_ascii=False))
+        import json
+
+        print(json.dumps([row._asdict() for row in rows], indent=1, ensure_ascii=False))
     else:
         _show(rows)
     return 1 if options.check and any(row.problem for row in rows) else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> "argparse.ArgumentParser":
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="lrl plugins", description="List the installed plugins. `lrl fit --model.reward.help NAME` explains one."
     )
@@ -68,15 +75,9 @@ def _import_problem(plugin: Plugin) -> str | None:
 
 
 def _show(rows: list[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    for heading in ("kind", "name", "package", "version"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("what it is")
+    table = [("kind", "name", "package", "version", "what it is")]
     for row in rows:
-        what = Text(f"BROKEN: {row.problem}", "red") if row.problem else Text(row.description)
-        table.add_row(row.kind, Text(row.name), Text(row.package), Text(row.version), what)
-    Console().print(table)
+        what = f"BROKEN: {row.problem}" if row.problem else row.description
+        table.append((row.kind, row.name, row.package, row.version, what))
+    red = {number for number, row in enumerate(rows, 1) if row.problem}
+    print(layout.table(table, marked=red))

@@ -3,15 +3,16 @@
 A preset is a part of a recipe, a method's `model:` settings alone; it is given after a recipe: `--config A --config B`.
 """
 
-import argparse
 import importlib.util
-import json
-import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, NamedTuple
 
-from lrl_core.commands import CommandError
-from lrl_core.registry import suggest
+from lrl_core.commands import CommandError, layout
+from lrl_core.errors import suggest
+
+if TYPE_CHECKING:
+    import argparse
 
 PRESETS = "presets"
 """Folder of the presets among the shipped recipes."""
@@ -19,8 +20,7 @@ PRESETS = "presets"
 _FIELDS = ("paper", "result", "command", "time")
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(NamedTuple):
     """What the first comment lines of a shipped recipe say."""
 
     name: str
@@ -105,45 +105,37 @@ def read(name: str, path: Path) -> Recipe:
 
 def main(arguments: list[str]) -> int:
     """List the shipped recipes, or copy one."""
-    options = _parser().parse_args(arguments)
+    # Without options no parser is built: importing one takes longer than printing the list.
+    options = _parser().parse_args(arguments) if arguments else SimpleNamespace(json=False, copy=None)
     if options.copy:
         return _copy(*options.copy)
     recipes = [read(name, path) for name, path in shipped().items()]
     if options.json:
-        print(json.dumps([asdict(recipe) for recipe in recipes], indent=1, ensure_ascii=False))
+        import json
+
+        print(json.dumps([recipe._asdict() for recipe in recipes], indent=1, ensure_ascii=False))
     else:
         _show(recipes)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> "argparse.ArgumentParser":
+    import argparse
+
     parser = argparse.ArgumentParser(prog="lrl recipes", description="List the shipped recipes, or copy one.")
     parser.add_argument("--json", action="store_true", help="Print JSON for programs.")
     parser.add_argument(
         "--copy",
         nargs="+",
         metavar=("NAME", "DEST"),
-        action=_NameAndDestination,
         help="Copy a recipe to DEST (a file or a folder; the current folder by default). Never overwrites.",
     )
     return parser
 
 
-class _NameAndDestination(argparse.Action):
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        """Accept one or two values."""
-        if not isinstance(values, list) or len(values) > 2:
-            parser.error("--copy takes the name of a recipe and at most one destination")
-        setattr(namespace, self.dest, values)
-
-
-def _copy(name: str, destination: str = ".") -> int:
+def _copy(name: str, destination: str = ".", *more: str) -> int:
+    if more:
+        raise CommandError("lrl recipes: --copy takes the name of a recipe and at most one destination.")
     known = shipped()
     source = known.get(name.removesuffix(".yaml"))
     if source is None:
@@ -156,21 +148,18 @@ def _copy(name: str, destination: str = ".") -> int:
     if target.exists():
         raise CommandError(f"lrl recipes --copy: {target} exists and is never overwritten; name another destination.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    target.write_bytes(source.read_bytes())
     recipe = "RECIPE --config " if is_preset(name) else ""
     print(f"{target}\nRun it: lrl fit --config {recipe}{target}")
     return 0
 
 
 def _show(recipes: list[Recipe]) -> None:
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.text import Text
-
-    terminal = Console()
     if not recipes:
-        terminal.print("No recipes are installed.")
+        print("No recipes are installed.")
     for recipe in sorted(recipes, key=lambda recipe: is_preset(recipe.name)):
-        facts = "\n".join(f"{field}: {getattr(recipe, field)}" for field in _FIELDS if getattr(recipe, field))
-        terminal.print(Text(recipe.name, "bold"))
-        terminal.print(Padding(Text(recipe.summary).append(f"\n{facts}", "dim"), (0, 0, 1, 4)))
+        facts = [f"{field}: {getattr(recipe, field)}" for field in _FIELDS if getattr(recipe, field)]
+        print(layout.bold(recipe.name))
+        print(
+            "\n".join(line for text in (recipe.summary, *facts) for line in layout.wrapped(text, indent=4)), end="\n\n"
+        )

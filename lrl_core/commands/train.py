@@ -11,9 +11,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
-from lrl_core import run_folder
+from lrl_core import precision, run_folder
 from lrl_core.commands import CommandError, errors, mentions, naming, recipes
 from lrl_core.interfaces import ChecksRecipe, Sampler, Task, TaskFacts
 from lrl_core.registry import PluginError
@@ -140,6 +140,14 @@ class RecipeCLI(LightningCLI):
         special = path is None or str(path).startswith(("best", "last", "hpc", "registry")) or "://" in str(path)
         if not special and not Path(path).exists():
             raise CommandError(f"--ckpt_path: there is no {path}; expected a checkpoint, as in runs/*/*/checkpoints/.")
+
+    def before_fit(self) -> None:
+        """Say in which precision the run computes, and why."""
+        chosen, device = str(self.trainer.precision), self.trainer.strategy.root_device
+        units = precision.has_bf16(device)
+        rank_zero_info(precision.reason(chosen, device.type, units))
+        if precision.is_emulated(chosen, units):
+            rank_zero_warn(precision.warning(chosen, device.type))
 
     def before_predict(self) -> None:
         """Leave the answers to the callbacks that write them, batch by batch, instead of keeping them all in memory."""

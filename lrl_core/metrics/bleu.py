@@ -1,12 +1,17 @@
 """BLEU of sentences and corpora, with the smoothings and reference lengths that are in use (Papineni et al. 2002)."""
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Generic, Literal, TypeAlias, TypeVar, get_args
 
-from lrl_core.metrics.ngrams import Ngram, Sentence, ngram_counts
+import numpy as np
+from jaxtyping import Float, Int
+
+from lrl_core.metrics.ngram_batch import NgramBatch, Words, first_of_runs
+from lrl_core.metrics.ngrams import Sentence
+from lrl_core.metrics.reference_ngrams import LIMIT, OneAtATime, Pairs, ReferenceNgrams
+
+Key = TypeVar("Key", bound=Hashable)
 
 Smoothing: TypeAlias = Literal["none", "floor", "exp", "add_one", "add_one_all", "coco"]
 """What a precision without matches becomes.
@@ -26,91 +31,104 @@ COCO_MATCHES, COCO_TOTAL = 1e-15, 1e-9
 
 
 @dataclass(frozen=True)
-class ReferenceCounts:
-    """The references of one prompt, ready to be compared with many candidates."""
-
-    most: list[Counter[Ngram]]
-    """For each order: how often an n-gram occurs in the reference that has most of it."""
-    lengths: list[int]
-    """Tokens in each reference."""
-
-    @classmethod
-    def of(cls, references: Sequence[Sentence], n: int = 4) -> "ReferenceCounts":
-        """Count n-grams up to order `n`."""
-        most: list[Counter[Ngram]] = [Counter() for _ in range(n)]
-        for reference in references:
-            for known, counts in zip(most, ngram_counts(reference, n), strict=True):
-                known |= counts
-        return cls(most, [len(reference) for reference in references])
-
-    def length_for(self, candidate: int, which: ReferenceLength) -> float:
-        """The length that a candidate of `candidate` tokens is compared with."""
-        if which == "closest":
-            return min(self.lengths, key=lambda length: (abs(length - candidate), length))
-        if which == "shortest":
-            return min(self.lengths)
-        return sum(self.lengths) / len(self.lengths)
-
-
-@dataclass(frozen=True)
 class BleuStatistics:
-    """What BLEU needs to know of one candidate; a corpus is their sum."""
+    """What BLEU needs to know of candidates, one row each; a corpus is their sum."""
 
-    matches: tuple[int, ...]
+    matches: Int[np.ndarray, "B n"]
     """Clipped matches of each order."""
-    totals: tuple[int, ...]
+    totals: Int[np.ndarray, "B n"]
     """N-grams of each order in the candidate."""
-    length: int
+    length: Int[np.ndarray, " B"]
     """Tokens in the candidate."""
-    reference_length: float
+    reference_length: Float[np.ndarray, " B"]
     """Tokens it is compared with."""
 
-    @classmethod
-    def of(
-        cls, candidate: Sentence, references: ReferenceCounts, reference_length: ReferenceLength = "closest"
-    ) -> "BleuStatistics":
-        """Compare one candidate with its references."""
-        n = len(references.most)
-        pairs = zip(ngram_counts(candidate, n), references.most, strict=True)
-        return cls(
-            matches=tuple(sum(min(times, most[ngram]) for ngram, times in counts.items()) for counts, most in pairs),
-            totals=tuple(max(0, len(candidate) - order) for order in range(n)),
-            length=len(candidate),
-            reference_length=references.length_for(len(candidate), reference_length),
-        )
-
-    @classmethod
-    def sum(cls, several: Iterable["BleuStatistics"]) -> "BleuStatistics":
-        """The statistics of a corpus; at least one sentence."""
-        rows = list(several)
-        return cls(
-            matches=tuple(map(sum, zip(*(row.matches for row in rows), strict=True))),
-            totals=tuple(map(sum, zip(*(row.totals for row in rows), strict=True))),
-            length=sum(row.length for row in rows),
-            reference_length=sum(row.reference_length for row in rows),
-        )
+    def sum(self) -> "BleuStatistics":
+        """The statistics of a corpus, as one row."""
+        columns = (self.matches, self.totals, self.length, self.reference_length)
+        return BleuStatistics(*(column.sum(axis=0, keepdims=True) for column in columns))
 
 
-def bleu(statistics: BleuStatistics, smoothing: Smoothing = "none", effective_order: bool = False) -> list[float]:
-    """BLEU-1 to BLEU-n in [0, 1].
+class BleuCounter(Generic[Key]):
+    """Compares batches of candidates with references; what is counted of a prompt's references is remembered.
 
     Args:
-        statistics: Of a sentence, or summed over a corpus.
+        n: Longest n-gram.
+        reference_length: Which of the references' lengths the brevity penalty compares with.
+    """
+
+    def __init__(self, n: int = 4, reference_length: ReferenceLength = "closest") -> None:
+        self.n, self.reference_length = n, reference_length
+        self._turn = OneAtATime()
+        self._references: ReferenceNgrams[Key] = ReferenceNgrams(n, Words())
+
+    def compare(
+        self, candidates: Sequence[Sentence], keys: Sequence[Key], tokenised: Callable[[Key], Sequence[Sentence]]
+    ) -> BleuStatistics:
+        """Compare candidates with their references.
+
+        Args:
+            candidates: Tokenised sentences.
+            keys: For each candidate what its references are remembered by.
+            tokenised: Gives the tokenised references of a key, at least one; called for keys that are not remembered.
+        """
+        with self._turn:
+            return self._compare(candidates, keys, tokenised)
+
+    def _compare(
+        self, candidates: Sequence[Sentence], keys: Sequence[Key], tokenised: Callable[[Key], Sequence[Sentence]]
+    ) -> BleuStatistics:
+        if not self._references.room_for(keys, LIMIT):
+            self._references = ReferenceNgrams(self.n, Words())
+        self._references.add(keys, tokenised)
+        pairs = self._references.pairs(keys)
+        batch = NgramBatch.of(candidates, self.n, self._references.words)
+        matches = np.zeros((len(candidates), self.n), np.int64)
+        for order, own in enumerate(self._references.shared(batch, pairs)):
+            # Every n-gram of `at` is in some reference: its run of entries is not empty, as reduceat needs.
+            most = np.maximum.reduceat(own.times, first_of_runs(own.gram)) if len(own.at) else np.zeros(0, np.int64)
+            # Floats up to 2^53 hold these counts exactly.
+            clipped = np.bincount(batch.sentence[own.at], np.minimum(batch.times[order, own.at], most), len(candidates))
+            matches[:, order] = clipped
+        totals = np.maximum(0, batch.lengths[:, None] - np.arange(self.n))
+        lengths = self._references.lengths[pairs.reference]
+        return BleuStatistics(
+            matches, totals, batch.lengths, _compared(lengths, batch.lengths, pairs, self.reference_length)
+        )
+
+
+def _compared(
+    lengths: Int[np.ndarray, " M"], candidates: Int[np.ndarray, " B"], pairs: Pairs, which: ReferenceLength
+) -> Float[np.ndarray, " B"]:
+    """The length that each candidate is compared with, from those of its references."""
+    if which == "average":
+        return np.add.reduceat(lengths, pairs.first) / pairs.count if len(candidates) else np.zeros(0)
+    if which == "closest":
+        gaps = np.abs(lengths - candidates[pairs.candidate])
+        nearest = np.minimum.reduceat(gaps, pairs.first) if len(candidates) else gaps
+        lengths = np.where(gaps == nearest[pairs.candidate], lengths, np.iinfo(np.int64).max)
+    return (np.minimum.reduceat(lengths, pairs.first) if len(candidates) else lengths).astype(np.float64)
+
+
+def bleu(
+    statistics: BleuStatistics, smoothing: Smoothing = "none", effective_order: bool = False
+) -> Float[np.ndarray, "B n"]:
+    """BLEU-1 to BLEU-n in [0, 1], for each row of the statistics.
+
+    Args:
+        statistics: Of sentences, or summed over a corpus.
         smoothing: What a precision without matches becomes; see `Smoothing`.
         effective_order: Leave out orders for which the candidate is too short, instead of giving 0.
     """
     if smoothing not in get_args(Smoothing):
         raise ValueError(f"bleu: smoothing is {smoothing!r}; expected one of {', '.join(get_args(Smoothing))}.")
     precisions = _precisions(statistics, smoothing)
-    brevity = _brevity(statistics, smoothing)
-    scores = []
-    for order in range(1, len(precisions) + 1):
-        used = precisions[:order]
-        if effective_order:
-            used = [p for p, total in zip(used, statistics.totals, strict=False) if total > 0]
-        zero = not used or min(used) <= 0
-        scores.append(0.0 if zero else brevity * math.exp(sum(map(math.log, used)) / len(used)))
-    return scores
+    used = statistics.totals > 0 if effective_order else np.ones(precisions.shape, np.bool_)
+    orders = np.cumsum(used, axis=1)
+    zero = (orders == 0) | np.logical_or.accumulate(used & (precisions <= 0), axis=1)
+    logs = np.log(precisions, out=np.zeros(precisions.shape), where=used & (precisions > 0))
+    means = np.cumsum(logs, axis=1) / np.maximum(1, orders)
+    return np.where(zero, 0.0, _brevity(statistics, smoothing)[:, None] * np.exp(means))
 
 
 def sentence_bleu(
@@ -131,8 +149,8 @@ def sentence_bleu(
         reference_length: Which of the references' lengths the brevity penalty compares with.
         effective_order: Leave out orders for which the candidate is too short, instead of giving 0.
     """
-    statistics = BleuStatistics.of(candidate, ReferenceCounts.of(references, n), reference_length)
-    return bleu(statistics, smoothing, effective_order)
+    statistics = _statistics([candidate], [references], n, reference_length)
+    return bleu(statistics, smoothing, effective_order)[0].tolist()
 
 
 def corpus_bleu(
@@ -153,35 +171,44 @@ def corpus_bleu(
         reference_length: Which of the references' lengths the brevity penalty compares with.
         effective_order: Leave out orders for which every candidate is too short, instead of giving 0.
     """
-    pairs = zip(candidates, references, strict=True)
-    rows = (BleuStatistics.of(said, ReferenceCounts.of(own, n), reference_length) for said, own in pairs)
-    return bleu(BleuStatistics.sum(rows), smoothing, effective_order)
+    statistics = _statistics(candidates, references, n, reference_length)
+    return bleu(statistics.sum(), smoothing, effective_order)[0].tolist()
 
 
-def _precisions(statistics: BleuStatistics, smoothing: Smoothing) -> list[float]:
-    if not any(statistics.matches) and smoothing in ("floor", "exp"):
-        return [0.0] * len(statistics.matches)  # as sacrebleu: nothing matches, nothing to smooth
-    precisions = []
-    halving = 1
-    for order, (matches, total) in enumerate(zip(statistics.matches, statistics.totals, strict=True), start=1):
-        right, of = float(matches), float(total)
-        if smoothing == "coco":
-            right, of = right + COCO_MATCHES, of + COCO_TOTAL
-        elif smoothing == "add_one_all" or (smoothing == "add_one" and order > 1):
-            right, of = right + 1, of + 1
-        elif matches == 0 and total > 0 and smoothing == "floor":
-            right = FLOOR
-        elif matches == 0 and total > 0 and smoothing == "exp":
-            halving *= 2
-            right = 1 / halving
-        precisions.append(right / of if of > 0 else 0.0)
-    return precisions
+def _statistics(
+    candidates: Sequence[Sentence],
+    references: Sequence[Sequence[Sentence]],
+    n: int,
+    reference_length: ReferenceLength,
+) -> BleuStatistics:
+    if len(candidates) != len(references):
+        raise ValueError(
+            f"bleu got {len(candidates)} candidates and {len(references)} sets of references; expected one set for "
+            "each candidate. Repeat a prompt's references for each of its candidates."
+        )
+    counter: BleuCounter[int] = BleuCounter(n, reference_length)
+    return counter.compare(candidates, range(len(references)), references.__getitem__)
 
 
-def _brevity(statistics: BleuStatistics, smoothing: Smoothing) -> float:
-    length, reference = float(statistics.length), statistics.reference_length
+def _precisions(statistics: BleuStatistics, smoothing: Smoothing) -> Float[np.ndarray, "B n"]:
+    matches, totals = statistics.matches.astype(np.float64), statistics.totals.astype(np.float64)
+    missed = (matches == 0) & (totals > 0)
+    if smoothing == "coco":
+        matches, totals = matches + COCO_MATCHES, totals + COCO_TOTAL
+    elif smoothing in ("add_one", "add_one_all"):
+        more = np.ones(matches.shape[1])
+        more[0] = smoothing == "add_one_all"
+        matches, totals = matches + more, totals + more
+    elif smoothing in ("floor", "exp"):
+        instead = FLOOR if smoothing == "floor" else 0.5 ** np.cumsum(missed, axis=1)
+        some = statistics.matches.any(axis=1, keepdims=True)  # as sacrebleu: nothing matches, nothing to smooth
+        matches = np.where(missed & some, instead, matches)
+    return np.divide(matches, totals, out=np.zeros(matches.shape), where=totals > 0)
+
+
+def _brevity(statistics: BleuStatistics, smoothing: Smoothing) -> Float[np.ndarray, " B"]:
+    length, reference = statistics.length.astype(np.float64), statistics.reference_length
     if smoothing == "coco":
         length, reference = length + COCO_MATCHES, reference + COCO_TOTAL
-    if length <= 0:
-        return 0.0
-    return 1.0 if length >= reference else math.exp(1 - reference / length)
+    ratio = np.divide(reference, length, out=np.full(len(length), np.inf), where=length > 0)  # exp(1 - inf) is 0
+    return np.exp(np.minimum(0, 1 - ratio))

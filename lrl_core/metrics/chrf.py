@@ -3,11 +3,11 @@
 import string
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from lrl_core.metrics.ngrams import Ngram, ngram_counts
+from lrl_core.metrics.ngrams import ngram_counts
 
-ChrfCounts: TypeAlias = list[Counter[Ngram]]
+ChrfCounts: TypeAlias = list[Counter[Any]]
 """One counter per order: characters first, then words."""
 
 
@@ -19,8 +19,11 @@ def chrf_counts(text: str, characters: int = 6, words: int = 0) -> ChrfCounts:
         characters: Longest character n-gram.
         words: Longest word n-gram; 0 for chrF, 2 for chrF++.
     """
-    counts = ngram_counts("".join(text.split()), characters)
-    return counts + ngram_counts(_split_punctuation(text), words) if words else counts
+    letters = "".join(text.split())
+    counts: ChrfCounts = [
+        Counter(letters[i : i + order] for i in range(len(letters) - order + 1)) for order in range(1, characters + 1)
+    ]
+    return [*counts, *ngram_counts(_split_punctuation(text), words)] if words else counts
 
 
 def chrf(candidate: ChrfCounts, references: Sequence[ChrfCounts], beta: float = 2.0) -> float:

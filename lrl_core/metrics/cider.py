@@ -6,12 +6,21 @@ The scale is that of the authors' code: 0 to 10. Papers print the corpus mean ti
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import numpy as np
+from jaxtyping import Float, Int
+
+from lrl_core.metrics.integers import Column
+from lrl_core.metrics.ngram_batch import NOWHERE, NgramBatch, NgramTree, Words, number_words
 from lrl_core.metrics.ngrams import Ngram, Sentence, ngram_counts
+from lrl_core.metrics.reference_ngrams import LIMIT, Added, OneAtATime, ReferenceNgrams
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -75,20 +84,8 @@ def document_frequencies(references: Iterable[Sequence[Sentence]], n: int = 4) -
     return DocumentFrequencies(dict(counts), documents, n)
 
 
-@dataclass(frozen=True)
-class ReferenceVectors:
-    """The references of one prompt, ready to be compared with many candidates."""
-
-    weights: dict[Ngram, list[tuple[int, float]]]
-    """For each n-gram: (which reference, its tf-idf weight there)."""
-    norms: list[list[float]]
-    """Length of the tf-idf vector: [order][reference]."""
-    bigrams: list[int]
-    """Bigrams in each reference: the length that CIDEr-D compares."""
-
-
-class CiderScorer:
-    """Scores candidates against prepared references: prepare once per prompt, score every sample against it.
+class CiderScorer(Generic[Key]):
+    """Scores batches of candidates; what is counted of a prompt's references is remembered.
 
     Args:
         frequencies: Document frequencies, normally of the training references.
@@ -101,52 +98,84 @@ class CiderScorer:
         self, frequencies: DocumentFrequencies, n: int = 4, sigma: float | None = 6.0, clip: bool = True
     ) -> None:
         self.n, self.sigma, self.clip = n, sigma, clip
-        self._counts = frequencies.counts
+        self._words, self._documents = Words(), NgramTree()
+        nodes, counts = _plant(self._documents, frequencies.counts, self._words, n)
         # The max keeps log defined for an empty corpus; every weight is then 0, as for a corpus of one document.
-        self._log_documents = math.log(max(1, frequencies.documents))
+        # The entry at the end is that of an unknown n-gram, whose node is -1: its idf is that of a single document.
+        self._idf = np.full(len(self._documents) + 1, math.log(max(1, frequencies.documents)))
+        self._idf[nodes] -= np.log(np.maximum(1, counts))
+        self._turn = OneAtATime()
+        self._forget()
 
-    def prepare(self, references: Sequence[Sentence]) -> ReferenceVectors:
-        """Weigh the n-grams of one prompt's references."""
-        weights: dict[Ngram, list[tuple[int, float]]] = {}
-        norms: list[list[float]] = [[] for _ in range(self.n)]
-        for which, reference in enumerate(references):
-            for order, vector in enumerate(self._vectors(reference)):
-                norms[order].append(_norm(vector))
-                for ngram, weight in vector.items():
-                    weights.setdefault(ngram, []).append((which, weight))
-        return ReferenceVectors(weights, norms, [_bigrams(reference) for reference in references])
+    def score(
+        self, candidates: Sequence[Sentence], keys: Sequence[Key], tokenised: Callable[[Key], Sequence[Sentence]]
+    ) -> Float[np.ndarray, " B"]:
+        """CIDEr of each candidate, 0 to 10: 10 x mean over orders and references of the (clipped) cosine.
 
-    def score(self, candidate: Sentence, references: ReferenceVectors) -> float:
-        """CIDEr of one candidate, 0 to 10: 10 x mean over orders and references of the (clipped) cosine."""
-        count = len(references.bigrams)
-        factors = [self._length_factor(_bigrams(candidate) - bigrams) for bigrams in references.bigrams]
-        total = 0.0
-        for order, vector in enumerate(self._vectors(candidate)):
-            norm = _norm(vector)
-            dots = self._dots(vector, references)
-            for dot, factor, reference_norm in zip(dots, factors, references.norms[order], strict=True):
-                if norm > 0 and reference_norm > 0:
-                    total += factor * dot / (norm * reference_norm)
-        return 10 * total / (self.n * count)
+        Args:
+            candidates: Tokenised sentences.
+            keys: For each candidate what its references are remembered by.
+            tokenised: Gives the tokenised references of a key, at least one; called for keys that are not remembered.
+        """
+        with self._turn:
+            return self._score(candidates, keys, tokenised)
 
-    def _dots(self, vector: dict[Ngram, float], references: ReferenceVectors) -> list[float]:
-        dots = [0.0] * len(references.bigrams)
-        for ngram, weight in vector.items():
-            for which, other in references.weights.get(ngram, ()):
-                dots[which] += (min(weight, other) if self.clip else weight) * other
-        return dots
+    def _score(
+        self, candidates: Sequence[Sentence], keys: Sequence[Key], tokenised: Callable[[Key], Sequence[Sentence]]
+    ) -> Float[np.ndarray, " B"]:
+        if not self._references.room_for(keys, LIMIT):
+            self._forget()
+        self._weigh_new(self._references.add(keys, tokenised))
+        pairs = self._references.pairs(keys)
+        batch = NgramBatch.of(candidates, self.n, self._references.words)
+        shared = list(self._references.shared(batch, pairs))
+        idf = self._idf[self._document_nodes(batch, [(own.at, self._linked.values[own.node]) for own in shared])]
+        weights = batch.times * idf
+        norms = _norms(weights, batch)[pairs.candidate] * self._norms.values[pairs.reference]
+        cosines = np.zeros(len(pairs.candidate))
+        for order, own in enumerate(shared):
+            said, wanted = weights[order, own.at][own.gram], own.times * idf[order, own.at][own.gram]
+            dots = np.bincount(own.pair, (np.minimum(said, wanted) if self.clip else said) * wanted, len(cosines))
+            cosines += np.divide(dots, norms[:, order], out=np.zeros(len(dots)), where=norms[:, order] > 0)
+        if self.sigma is not None:
+            mine, theirs = np.maximum(0, batch.lengths - 1), np.maximum(0, self._references.lengths - 1)  # bigrams
+            difference = mine[pairs.candidate] - theirs[pairs.reference]
+            cosines *= np.exp(-(difference**2) / (2 * self.sigma**2))
+        return 10 * np.bincount(pairs.candidate, cosines, len(candidates)) / (self.n * pairs.count)
 
-    def _length_factor(self, difference: int) -> float:
-        return 1.0 if self.sigma is None else math.exp(-(difference**2) / (2 * self.sigma**2))
+    def _document_nodes(
+        self, batch: NgramBatch, known: Sequence[tuple[Int[np.ndarray, " G"], Int[np.ndarray, " G"]]]
+    ) -> Int[np.ndarray, "n T"]:
+        """The node of each n-gram among those of the documents; -1 where no document has it.
 
-    def _vectors(self, sentence: Sentence) -> list[dict[Ngram, float]]:
-        return [
-            {ngram: times * self._idf(ngram) for ngram, times in counts.items()}
-            for counts in ngram_counts(sentence, self.n)
-        ]
+        Args:
+            batch: Sentences.
+            known: For each order where n-grams begin whose node is known already, and that node.
+        """
+        nodes = np.full(batch.times.shape, NOWHERE, np.int64)
+        above = NgramTree.root(np.zeros_like(batch.words))
+        for order, (at, linked) in enumerate(known):
+            nodes[order, at] = linked
+            left = np.flatnonzero((above != NOWHERE) & (nodes[order] == NOWHERE))
+            nodes[order, left] = self._documents.children(above[left], batch.last_words(left, order))
+            above = nodes[order]
+        return nodes
 
-    def _idf(self, ngram: Ngram) -> float:
-        return self._log_documents - math.log(max(1, self._counts.get(ngram, 1)))
+    def _weigh_new(self, added: Added | None) -> None:
+        """Remember the norms of new references, and which n-grams of the documents theirs are."""
+        if added is None:
+            return
+        nothing = np.empty(0, np.int64)
+        documents = self._document_nodes(added.batch, [(nothing, nothing)] * self.n)
+        self._norms.extend(_norms(added.batch.times * self._idf[documents], added.batch))
+        linked = np.empty(len(self._references.tree) - len(self._linked), np.int64)
+        for own, (at, nodes) in zip(documents, added.found, strict=True):
+            linked[nodes - len(self._linked)] = own[at]
+        self._linked.extend(linked)
+
+    def _forget(self) -> None:
+        self._references: ReferenceNgrams[Key] = ReferenceNgrams(self.n, Words(self._words))
+        self._linked, self._norms = Column(np.int32), Column(np.float64, self.n)  # of a node; of a reference
 
 
 def cider(
@@ -194,14 +223,34 @@ def _score_all(
     sigma: float | None,
     clip: bool,
 ) -> list[float]:
-    scorer = CiderScorer(document_frequencies(references, n) if frequencies is None else frequencies, n, sigma, clip)
-    pairs = zip(candidates, references, strict=True)
-    return [scorer.score(candidate, scorer.prepare(own)) for candidate, own in pairs]
+    scorer: CiderScorer[int] = CiderScorer(
+        document_frequencies(references, n) if frequencies is None else frequencies, n, sigma, clip
+    )
+    if len(candidates) != len(references):
+        raise ValueError(
+            f"cider got {len(candidates)} candidates and {len(references)} sets of references; expected one set for "
+            "each candidate. Repeat a prompt's references for each of its candidates."
+        )
+    return scorer.score(candidates, range(len(references)), references.__getitem__).tolist()
 
 
-def _norm(vector: dict[Ngram, float]) -> float:
-    return math.sqrt(sum(weight * weight for weight in vector.values()))
+def _norms(weights: Float[np.ndarray, "n T"], batch: NgramBatch) -> Float[np.ndarray, "B n"]:
+    """Lengths of the tf-idf vectors: one for each sentence and order."""
+    squares = [np.bincount(batch.sentence, row, len(batch.lengths)) for row in weights**2]
+    return np.sqrt(np.stack(squares, axis=1))
 
 
-def _bigrams(sentence: Sentence) -> int:
-    return max(0, len(sentence) - 1)
+def _plant(
+    tree: NgramTree, counts: dict[Ngram, int], words: Words, n: int
+) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
+    """Put n-grams up to order n into an empty tree under root 0 and their words into `words`; nodes and counts."""
+    nodes, numbers = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for order in range(1, n + 1):
+        listed = [ngram for ngram in counts if len(ngram) == order]
+        flat = number_words(list(chain.from_iterable(listed)), words, grow=True)
+        above = NgramTree.root(np.zeros(len(listed), np.int64))
+        for word in flat.reshape(-1, order).T:
+            above = tree.children(above, word, grow=True)
+        nodes.append(above)
+        numbers.append(np.fromiter(map(counts.__getitem__, listed), np.int64, len(listed)))
+    return np.concatenate(nodes), np.concatenate(numbers)

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
 
-from lrl_core.metrics.bleu import BleuStatistics, ReferenceCounts, bleu
-from lrl_core.metrics.ngrams import Ngram, Sentence, ngram_counts, ngrams_of
+import numpy as np
+from jaxtyping import Int
 
-Holders: TypeAlias = dict[Ngram, tuple[int, int, int]]
-"""For each n-gram: how often it occurs in the sentence that has most of it, which that is, how often in the next."""
+from lrl_core.metrics.bleu import BleuStatistics, Smoothing, bleu
+from lrl_core.metrics.ngram_batch import NgramBatch, NgramTree, Words, first_of_runs
+from lrl_core.metrics.ngrams import Ngram, Sentence, ngrams_of
 
 
 def distinct_n(sentences: Iterable[Sentence], n: int) -> float | None:
@@ -24,44 +24,66 @@ def distinct_n(sentences: Iterable[Sentence], n: int) -> float | None:
     return len(counts) / sum(counts.values()) if counts else None
 
 
-def self_bleu(sentences: Sequence[Sentence], n: int = 4) -> list[float]:
+def self_bleu(
+    sentences: Sequence[Sentence],
+    n: int = 4,
+    smoothing: Smoothing = "floor",
+    effective_order: bool = True,
+    groups: Sequence[int] | None = None,
+) -> list[float]:
     """BLEU-n of each sentence against all others as references (Zhu et al. 2018), in [0, 1]; 1 = says the same.
 
-    A precision without matches counts as 0.1 matches (NLTK's method 1). Orders for which a sentence is too short are
-    left out, so that short sentences that are equal score 1 too; an empty one scores 1 beside another empty one.
+    By default a precision without matches counts as 0.1 matches (NLTK's method 1), and orders for which a sentence is
+    too short are left out, so that short sentences that are equal score 1 too. An empty one scores 1 beside another
+    empty one, else 0.
 
     Args:
-        sentences: Tokenised sentences, at least two; each is judged against the rest, never against itself.
+        sentences: Tokenised sentences; each is judged against the others of its group, never against itself.
         n: Longest n-gram.
+        smoothing: What a precision without matches becomes; see `lrl_core.metrics.bleu.Smoothing`.
+        effective_order: Leave out orders for which a sentence is too short, instead of giving 0.
+        groups: The group of each sentence, numbered from 0, at least two in each; None takes all as one group.
     """
-    if len(sentences) < 2:
-        raise ValueError(f"self_bleu got {len(sentences)} sentences; expected at least 2. Draw more samples.")
-    counted = [ngram_counts(sentence, n) for sentence in sentences]
-    most = [_two_most([counts[order] for counts in counted]) for order in range(n)]
-    return [_against_rest(which, sentences, counts, most) for which, counts in enumerate(counted)]
+    own = np.zeros(len(sentences), np.int64) if groups is None else np.asarray(groups, np.int64)
+    fewest = np.bincount(own)[own].min(initial=len(own))
+    if fewest < 2:
+        raise ValueError(f"self_bleu got {fewest} sentences; expected at least 2. Draw more samples.")
+    batch = NgramBatch.of(sentences, n, Words(), grow=True)
+    matches = np.empty((len(own), n), np.int64)
+    for order, (at, nodes) in enumerate(NgramTree().find(batch, own, grow=True)):
+        times = batch.times[order, at]
+        at, nodes, times = at[times > 0], nodes[times > 0], times[times > 0]
+        clipped = np.minimum(times, _most_of_others(nodes, times))
+        matches[:, order] = np.bincount(batch.sentence[at], clipped, len(own))
+    totals = np.maximum(0, batch.lengths[:, None] - np.arange(n))
+    closest = _closest_of_others(batch.lengths, own)
+    scores = bleu(
+        BleuStatistics(matches, totals, batch.lengths, closest.astype(np.float64)), smoothing, effective_order
+    )
+    return np.where(batch.lengths == 0, closest == 0, scores[:, -1]).tolist()
 
 
-def _against_rest(
-    which: int, sentences: Sequence[Sentence], counts: list[Counter[Ngram]], most: list[Holders]
-) -> float:
-    """BLEU-n of sentence `which`, with the maximum counts over all sentences but itself."""
-    rest = [len(sentence) for i, sentence in enumerate(sentences) if i != which]
-    if not sentences[which]:
-        return float(0 in rest)
-    others = [Counter(_without(which, own, over)) for own, over in zip(counts, most, strict=True)]
-    statistics = BleuStatistics.of(sentences[which], ReferenceCounts(others, rest))
-    return bleu(statistics, "floor", effective_order=True)[-1]
+def _most_of_others(nodes: Int[np.ndarray, " G"], times: Int[np.ndarray, " G"]) -> Int[np.ndarray, " G"]:
+    """How often at most an n-gram occurs in another sentence: nodes say which n-gram, times how often in this one."""
+    order = np.lexsort((-times, nodes))  # by n-gram, first the sentence that has most of it, then the next
+    most = times[order]
+    firsts = first_of_runs(nodes[order])
+    counts = np.diff(firsts, append=len(order))
+    second = np.where(counts > 1, most[np.minimum(firsts + 1, len(order) - 1)], 0)
+    most = np.repeat(most[firsts], counts)
+    most[firsts] = second
+    others = np.empty(len(order), np.int64)
+    others[order] = most
+    return others
 
 
-def _two_most(counted: list[Counter[Ngram]]) -> Holders:
-    most: Holders = {}
-    for which, counts in enumerate(counted):
-        for ngram, times in counts.items():
-            first, holder, second = most.get(ngram, (0, -1, 0))
-            most[ngram] = (times, which, first) if times > first else (first, holder, max(second, times))
-    return most
-
-
-def _without(which: int, own: Counter[Ngram], most: Holders) -> dict[Ngram, int]:
-    """How often at most the n-grams of sentence `which` occur in another one."""
-    return {ngram: second if holder == which else first for ngram in own for first, holder, second in [most[ngram]]}
+def _closest_of_others(lengths: Int[np.ndarray, " B"], groups: Int[np.ndarray, " B"]) -> Int[np.ndarray, " B"]:
+    """The length nearest to each sentence's among the others of its group; ties go to the shorter."""
+    far = 1 << 31  # more than any length
+    distinct, which, counts = np.unique(groups * far + lengths, return_inverse=True, return_counts=True)
+    # Neighbours in another group are farther apart than any two lengths of one group: they never win.
+    gaps = np.diff(distinct)
+    gaps = np.where(np.diff(distinct // far) > 0, far, gaps)
+    below, above = np.append(far, gaps), np.append(gaps, far)
+    nearest = distinct % far + np.where(below <= above, -below, above)
+    return np.where(counts > 1, distinct % far, nearest)[which]

@@ -40,7 +40,18 @@ def rouge_l_overlap(candidate: Sentence, reference: Sentence) -> Overlap:
         candidate: Tokenised text, taken as one sentence.
         reference: Tokenised reference, taken as one sentence.
     """
-    return _overlap(longest_common_subsequence(candidate, reference), len(candidate), len(reference))
+    return rouge_l_overlaps(candidate, [reference])[0]
+
+
+def rouge_l_overlaps(candidate: Sentence, references: Sequence[Sentence]) -> list[Overlap]:
+    """ROUGE-L of a candidate and each of its references.
+
+    Args:
+        candidate: Tokenised text, taken as one sentence.
+        references: Tokenised references, each taken as one sentence.
+    """
+    shared = longest_common_subsequences(candidate, references)
+    return [_overlap(n, len(candidate), len(own)) for n, own in zip(shared, references, strict=True)]
 
 
 def rouge_l(candidate: Sentence, references: Sequence[Sentence], beta: float = 1.2) -> float:
@@ -51,26 +62,30 @@ def rouge_l(candidate: Sentence, references: Sequence[Sentence], beta: float = 1
         references: Its tokenised references, at least one.
         beta: Weight of recall against precision; above 1 favours recall.
     """
-    overlaps = [rouge_l_overlap(candidate, reference) for reference in references]
-    precision = max(overlap.precision for overlap in overlaps)
-    recall = max(overlap.recall for overlap in overlaps)
+    shared = longest_common_subsequences(candidate, references)
+    precision = max(shared) / max(1, len(candidate))
+    recall = max(n / max(1, len(reference)) for n, reference in zip(shared, references, strict=True))
     if precision == 0 or recall == 0:
         return 0.0
     return (1 + beta**2) * precision * recall / (recall + beta**2 * precision)
 
 
-def longest_common_subsequence(left: Sentence, right: Sentence) -> int:
-    """Number of tokens in the longest sequence that stands in both in this order, gaps allowed."""
+def longest_common_subsequences(left: Sentence, rights: Sequence[Sentence]) -> list[int]:
+    """For each right sentence the tokens in the longest sequence that stands in both in this order, gaps allowed."""
     # One row of the usual table as the bits of an integer (Hyyrö 2004): bit i is 0 where the row rises at left[i].
     places: dict[Hashable, int] = {}
     for i, token in enumerate(left):
         places[token] = places.get(token, 0) | 1 << i
     full = (1 << len(left)) - 1
-    row = full
-    for token in right:
-        matched = row & places.get(token, 0)
-        row = (row + matched | row - matched) & full
-    return len(left) - row.bit_count()
+    rises = []
+    for right in rights:
+        row = full
+        for token in right:
+            if token in places:  # else the row stays as it is
+                matched = row & places[token]
+                row = row + matched | row - matched  # carries beyond the last bit change none below
+        rises.append(len(left) - (row & full).bit_count())
+    return rises
 
 
 def _overlap(shared: int, candidate: int, reference: int) -> Overlap:

@@ -3,9 +3,11 @@
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lrl_core.drawing import largest
+from lrl_core.episodes import COMPACT_BELOW, survivors
 from lrl_core.interfaces import Policy
 from lrl_core.masks import length_mask
 from lrl_core.types import Prompts, Rollout
@@ -30,7 +32,7 @@ def length_penalty(length: int | Tensor, alpha: float, kind: Normalisation) -> f
     return length**alpha if kind == "average" else ((5 + length) / 6) ** alpha
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def play_beams(
     policy: Policy, prompts: Prompts, limits: LimitedDecoder, ranking: Ranking, groups: int = 1, strength: float = 0.0
 ) -> list["Beam"]:
@@ -50,23 +52,32 @@ def play_beams(
     beams = [Beam(limits, ranking, len(prompts), logits) for _ in range(groups)]
     rows = torch.arange(len(prompts), device=logits.device).repeat_interleave(ranking.width).repeat(groups)
     logits, state = logits[rows], state.select(rows)
-    count = len(prompts) * ranking.width
     for t in range(len(limits.opening), limits.max_length):
-        taken = beams[0].score.new_zeros(len(prompts), logits.shape[1])
+        count = len(beams[0].held) * ranking.width
+        taken = beams[0].score.new_zeros(len(beams[0].held), logits.shape[1] if groups > 1 else 0)
         grown = []
         for group, beam in enumerate(beams):
-            tokens, parents = beam.extend(logits[group * count : (group + 1) * count], t, strength * taken)
-            taken += beam.taken(logits.shape[1])
+            handicap = strength * taken if group > 0 else None  # no other beam has taken anything before the first
+            tokens, parents = beam.extend(logits[group * count : (group + 1) * count], t, handicap)
+            if group + 1 < groups:
+                taken += beam.taken(logits.shape[1])
             grown.append((tokens, parents + group * count))
-        if t + 1 == limits.max_length or all(beam.all_done() for beam in beams):
+        growing = ~torch.stack([beam.done() for beam in beams]).all(0)
+        if t + 1 == limits.max_length or not bool(growing.any()):
             break
         tokens, parents = (torch.cat(parts) for parts in zip(*grown, strict=True))
+        if int(growing.sum()) <= COMPACT_BELOW * len(growing):
+            keep = survivors(growing)
+            rows = torch.arange(len(tokens), device=keep.device).view(groups, len(growing), -1)[:, keep].flatten()
+            tokens, parents = tokens[rows], parents[rows]
+            for beam in beams:
+                beam.keep(keep)
         logits, state = policy.step(tokens, state.select(parents))
     return beams
 
 
 class Beam:
-    """Live prefixes [B W] and the best finished one of each prompt.
+    """Live prefixes [b W] of the prompts that still grow, and the best finished one of each prompt [B].
 
     Args:
         limits: Length limits, bans and opening.
@@ -79,7 +90,7 @@ class Beam:
         self.limits, self.ranking, self.width, device = limits, ranking, ranking.width, logits.device
         dtype = torch.promote_types(logits.dtype, torch.float32)
         shape = (prompts, self.width)
-        self.first = torch.arange(prompts, device=device)[:, None] * self.width
+        self.held = torch.arange(prompts, device=device)  # which prompt each row of live prefixes belongs to
         self.score = torch.full(shape, -torch.inf, device=device, dtype=dtype)
         self.score[:, 0] = 0  # one empty prefix per prompt, not `width` equal ones
         self.tokens = torch.full((*shape, limits.max_length), limits.pad, device=device)
@@ -91,25 +102,24 @@ class Beam:
         self.best_terminated = torch.zeros(prompts, dtype=torch.bool, device=device)
 
     def extend(
-        self, logits: Float[Tensor, "BW V"], t: int, handicap: Float[Tensor, "B V"]
+        self, logits: Float[Tensor, "BW V"], t: int, handicap: Float[Tensor, "B V"] | None
     ) -> tuple[Int[Tensor, " BW"], Int[Tensor, " BW"]]:
         """Grow every prefix by one token; the live ones' tokens and the rows of the state they grew from.
 
         Args:
             logits: What the policy says after each prefix.
             t: Index of the token that is chosen.
-            handicap: Taken off a candidate when the best are chosen now; it does not stay in a prefix' score.
+            handicap: Taken off a candidate when the best are chosen now; it does not stay in a prefix' score. None
+                takes nothing off.
         """
         prompts, width = self.score.shape
-        logprobs = self._logprobs(logits, t).view(prompts, width, -1)
-        vocabulary = logprobs.shape[2]
-        reached = (self.score[:, :, None] + logprobs).flatten(1)
+        token, gained, cost = self._candidates(logits, t, handicap)
+        reached = (self.score[:, :, None] + gained).flatten(1)
+        ranked = reached if cost is None else reached - cost.flatten(1)
         # Each prefix ends in at most one way, so twice the width always holds `width` prefixes that go on.
-        ranked = (reached.view_as(logprobs) - handicap[:, None]).flatten(1)
-        which = ranked.topk(min(2 * width, reached.shape[1]), dim=1).indices
-        value = reached.gather(1, which)
-        parent, token = which // vocabulary, which % vocabulary
-        gained = logprobs.flatten(1).gather(1, which)
+        which = ranked.topk(min(2 * width, ranked.shape[1]), dim=1).indices
+        value, token, gained = (x.flatten(1).gather(1, which) for x in (reached, token, gained))
+        parent = which // (reached.shape[1] // width)
         ends = token == self.limits.eos
         within = torch.arange(ends.shape[1], device=ends.device) < width
         self.chosen, self.possible = token[:, :width], value[:, :width] > -torch.inf
@@ -123,11 +133,22 @@ class Beam:
         counts = self.score.new_zeros(len(self.chosen), vocabulary)
         return counts.scatter_add(1, self.chosen, self.possible.to(counts.dtype))
 
-    def _logprobs(self, logits: Float[Tensor, "BW V"], t: int) -> Float[Tensor, "BW V"]:
-        sampling = self.limits.sampling
+    def _candidates(self, logits: Tensor, t: int, handicap: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The best tokens after each prefix [B W K], their log-probabilities, and what each is handicapped by.
+
+        No more than 2 W of one prefix can be among the best 2 W of its beam, so the rest need no sorting.
+        """
+        (prompts, width), sampling = self.score.shape, self.limits.sampling
         position = torch.full((len(logits),), t, device=logits.device)
-        repeats = sampling.repeated(self.tokens[:, :, :t].flatten(0, 1))
-        return sampling.scale(logits, position, repeats).log_softmax(1)
+        scaled = sampling.scale(logits, position, sampling.repeated(self.tokens[:, :, :t].flatten(0, 1)))
+        cost = None if handicap is None else handicap.repeat_interleave(width, 0)
+        values, token = largest(scaled if cost is None else scaled - cost, min(2 * width, scaled.shape[1]))
+        if cost is not None:
+            cost, values = cost.gather(1, token), scaled.gather(1, token)
+        most = scaled.amax(1, keepdim=True)
+        gained = values - most - (scaled - most).exp_().sum(1, keepdim=True).log()
+        shape = (prompts, width, -1)
+        return token.view(shape), gained.view(shape), None if cost is None else cost.view(shape)
 
     def _keep(self, value: Tensor, ends: Tensor, parent: Tensor, token: Tensor, gained: Tensor, t: int) -> None:
         """The first `width` candidates that go on, in the order of their rank."""
@@ -141,27 +162,33 @@ class Beam:
         self.tokens = self.tokens.gather(1, parent[:, :, None].expand_as(self.tokens)).clone()
         self.logprobs = self.logprobs.gather(1, parent[:, :, None].expand_as(self.logprobs)).clone()
         self.tokens[:, :, t], self.logprobs[:, :, t] = token, gained
-        self.parents = (self.first + parent).flatten()
+        first = torch.arange(len(parent), device=parent.device)[:, None] * self.width
+        self.parents = (first + parent).flatten()
 
     def _finish(self, score: Tensor, parent: Tensor, token: Tensor, gained: Tensor, t: int) -> None:
         """Remember the best candidate of each prompt among those whose score is not -inf."""
         raw, which = score.max(1)
         normalised = raw / length_penalty(t + 1, self.ranking.alpha, self.ranking.kind)
-        better = (normalised > self.best_score).nonzero().squeeze(1)
-        chosen = which[better]
+        better = (normalised > self.best_score[self.held]).nonzero().squeeze(1)
+        prompt, chosen = self.held[better], which[better]
         origin = parent[better, chosen]
-        self.best_score[better] = normalised[better]
-        self.best_tokens[better] = self.tokens[better, origin]
-        self.best_logprobs[better] = self.logprobs[better, origin]
-        self.best_tokens[better, t] = token[better, chosen]
-        self.best_logprobs[better, t] = gained[better, chosen]
-        self.best_length[better] = t + 1
-        self.best_terminated[better] = token[better, chosen] == self.limits.eos
+        self.best_score[prompt] = normalised[better]
+        self.best_tokens[prompt] = self.tokens[better, origin]
+        self.best_logprobs[prompt] = self.logprobs[better, origin]
+        self.best_tokens[prompt, t] = token[better, chosen]
+        self.best_logprobs[prompt, t] = gained[better, chosen]
+        self.best_length[prompt] = t + 1
+        self.best_terminated[prompt] = token[better, chosen] == self.limits.eos
 
-    def all_done(self) -> bool:
-        """Whether no live prefix of any prompt can still beat its best finished one."""
-        largest = length_penalty(self.limits.max_length, self.ranking.alpha, self.ranking.kind)
-        return bool((self.best_score >= self.score.amax(1) / largest).all())
+    def done(self) -> Bool[Tensor, " b"]:
+        """Whether no live prefix of a prompt can still beat its best finished one."""
+        largest_penalty = length_penalty(self.limits.max_length, self.ranking.alpha, self.ranking.kind)
+        return self.best_score[self.held] >= self.score.amax(1) / largest_penalty
+
+    def keep(self, rows: Int[Tensor, " r"]) -> None:
+        """Grow only these of the prompts that are held."""
+        self.held, self.score = self.held[rows], self.score[rows]
+        self.tokens, self.logprobs = self.tokens[rows], self.logprobs[rows]
 
     def rollout(self, prompts: Prompts) -> Rollout:
         """The best episode of each prompt."""
@@ -170,9 +197,9 @@ class Beam:
         return Rollout(
             prompts=prompts,
             tokens=self.best_tokens.masked_fill(~real, self.limits.pad),
-            lengths=self.best_length,
+            lengths=self.best_length.clone(),
             action_mask=chosen,
             logprobs=self.best_logprobs.masked_fill(~chosen, 0),
-            terminated=self.best_terminated,
+            terminated=self.best_terminated.clone(),
             sampling=self.limits.sampling,
         ).trimmed()

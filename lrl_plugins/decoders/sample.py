@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lrl_core.drawing import draw, take_best
 from lrl_core.episodes import Choice
 from lrl_core.sampling import Sampling
 from lrl_plugins.decoders.limits import Constraints, LimitedDecoder, StepwiseDecoder
@@ -49,9 +50,7 @@ class Sample(StepwiseDecoder):
         scaled = self.sampling.scale(logits, position)
         if self.sampling.truncates:
             scaled = scaled.masked_fill(~self.sampling.keep(scaled), -torch.inf)
-        logprobs = scaled.log_softmax(1)
-        tokens = torch.multinomial(logprobs.exp(), 1).squeeze(1)
-        return tokens, logprobs.gather(1, tokens[:, None]).squeeze(1)
+        return draw(scaled)
 
     def greedy(self) -> "Greedy":
         return Greedy.bound(self)
@@ -86,9 +85,7 @@ class Greedy(StepwiseDecoder):
 
     def choose(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
         """The most probable token of each row."""
-        scaled = self.sampling.scale(logits, position)
-        best, tokens = scaled.max(1)
-        return tokens, best - scaled.logsumexp(1)
+        return take_best(self.sampling.scale(logits, position))
 
     def greedy(self) -> "Greedy":
         return self

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lrl_core.divergence import KLEstimator, kl_estimate
+from lrl_core.divergence import KLEstimator, kl_estimate, log_ratio_by_episode
 from lrl_core.functional import Aggregation, aggregate, aggregation_count, masked_mean
 from lrl_core.interfaces import Objective, Sampler, TaskFacts
 from lrl_core.types import Advantage, Experience, Loss, PolicyOutput, Prompts, Rollout
@@ -136,8 +136,8 @@ class PPO(Objective):
             "entropy": masked_mean(output.entropy.detach(), mask),
         }
         if rollout.reference_logprobs is not None:
-            by_token = torch.where(mask, logprobs - rollout.reference_logprobs, 0)
-            metrics["kl/reference"] = masked_mean(by_token.sum(1), mask.any(1))
+            apart = log_ratio_by_episode(logprobs, rollout.reference_logprobs, mask)
+            metrics["kl/reference"] = masked_mean(apart, mask.any(1))
         return metrics
 
 

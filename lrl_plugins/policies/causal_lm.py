@@ -64,13 +64,18 @@ class CausalLM(Policy):
         example = {"input_ids": tiny_input(tokenizer)}
         self.reader = Reader(model, model.get_decoder(), example, len(tokenizer), self.padding_side, "CausalLM")
         self.reader.try_padding(example["input_ids"])
+        self.reader.try_packing(example["input_ids"])
         prepare(self, self.reader, self.trained, self.gradient_checkpointing)
         self.values = make_values(self.value_head, self.reader.width, "CausalLM")
         accept_older_weights(self)
         self.train(self.training)
 
     def forward(self, rollout: Rollout) -> PolicyOutput:
-        hidden = self.reader.read(self._prefix(rollout.prompts), rollout)
+        if self.reader.packs:
+            distinct, asked = rollout.prompts.distinct()
+            hidden = self.reader.read_packed(self._prefix(distinct), asked, rollout.tokens, rollout.lengths)
+        else:
+            hidden = self.reader.read(self._prefix(rollout.prompts), rollout)
         return spoken(rollout, hidden, self.reader.head, self.eos, self.values)
 
     def begin(self, prompts: Prompts) -> tuple[Float[Tensor, "B V"], State]:

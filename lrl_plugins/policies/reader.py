@@ -13,6 +13,8 @@ from lrl_core.types import Rollout
 from lrl_core.vocab import Head
 from lrl_plugins.policies.heads import fit_vocabulary, hidden_scale, output_head
 from lrl_plugins.policies.layout import Line, Prefix, Side, lay_out
+from lrl_plugins.policies.packing import PACKED, pack
+from lrl_plugins.policies.row_cache import RowCache
 from lrl_plugins.policies.transformers_state import CacheState, Context
 
 
@@ -45,7 +47,7 @@ class Reader(nn.Module):
         self.scale = hidden_scale(model, part, example, vocabulary, who)
         cache = DynamicCache(config=part.config)
         self.by_column = any(cache.is_sliding) or any(cache.is_linear)
-        self.uneven = True
+        self.uneven, self.packs = True, False
         self._check_side()
 
     @property
@@ -79,6 +81,31 @@ class Reader(nn.Module):
         alone = self._after_one(Prefix(tokens[:1, :2], torch.tensor([2])), short)
         self.uneven = bool((together[0] - alone[0]).abs().max() <= 1e-4 * alone.abs().max())
 
+    @torch.no_grad()
+    def try_packing(self, example: Int[Tensor, "1 3"]) -> None:
+        """Find out with two tiny prompts whether this model can read one packed line; call in eval mode.
+
+        Args:
+            example: Three ordinary ids.
+        """
+        part = self.part
+        if not self.places or self.by_column or part.config._attn_implementation != "sdpa":
+            return
+        part.set_attn_implementation(PACKED)
+        prompts, asked = Prefix(example.expand(2, -1), torch.tensor([2, 3])), torch.tensor([0, 0, 1])
+        episodes, lengths = example.expand(3, -1), torch.tensor([3, 2, 3])
+        line = lay_out(Prefix(prompts.tokens[asked], prompts.lengths[asked]), episodes[:, :-1], lengths, self.side)
+        apart = line.align(self._hidden(line.tokens, line.mask, line.positions, None, None, 0), 3)
+        try:
+            together = self.read_packed(prompts, asked, episodes, lengths)
+        except Exception:  # whatever a model does with a line it was not written for, it is then read padded
+            self.packs = False
+        else:
+            apart[1, 2] = together[1, 2]  # behind the end of its episode
+            self.packs = bool((together - apart).abs().max() <= 1e-4 * apart.abs().max())
+        if not self.packs:
+            part.set_attn_implementation("sdpa")
+
     def _after_one(self, prefix: Prefix, context: Context | None) -> Float[Tensor, "B V"]:
         _, state = self.begin(prefix, context)
         return self.step(prefix.tokens[:, 0], state)[0]
@@ -88,6 +115,30 @@ class Reader(nn.Module):
         line = self._lay_out(prefix, rollout.tokens[:, :-1], rollout.lengths)
         hidden = self._hidden(line.tokens, line.mask, line.positions, context, None, 0)
         return line.align(hidden, rollout.tokens.shape[1])
+
+    def read_packed(
+        self, prompts: Prefix, asked: Int[Tensor, " B"], episodes: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B T D"]:
+        """The state before each episode token, where no padding is read and each distinct prompt once.
+
+        Args:
+            prompts: What is read before an episode, once per distinct prompt.
+            asked: Which of them each episode belongs to.
+            episodes: Episode tokens, padded on the right.
+            lengths: How many of them are real.
+        """
+        self._check_room(int(prompts.lengths.max()) + episodes.shape[1] - 1)
+        line = pack(prompts, asked, episodes, lengths)
+        # A mask of four axes is taken as it is: nothing is made of it for every pair of tokens.
+        mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=line.tokens.device)
+        hidden = self.part(
+            input_ids=line.tokens,
+            position_ids=line.positions,
+            attention_mask=mask,
+            use_cache=False,
+            packing=line.packing,
+        ).last_hidden_state
+        return line.align(hidden if self.scale == 1 else hidden * self.scale, episodes.shape[1])
 
     def begin(self, prefix: Prefix, context: Context | None = None) -> tuple[Float[Tensor, "B V"], CacheState]:
         """Read the prefixes; logits of the first episode token."""
@@ -130,8 +181,11 @@ class Reader(nn.Module):
 
     def _new_cache(self, crossed: bool) -> Cache:
         # A plain cache counts the layers itself; some configs (a Marian decoder's) name the encoder's number.
-        cache = DynamicCache(config=self.part.config) if self.by_column else DynamicCache()
-        return EncoderDecoderCache(cache, DynamicCache()) if crossed else cache
+        if torch.is_grad_enabled():  # memory that is written to cannot be differentiated through
+            cache = DynamicCache(config=self.part.config) if self.by_column else DynamicCache()
+            return EncoderDecoderCache(cache, DynamicCache()) if crossed else cache
+        cache = DynamicCache(config=self.part.config) if self.by_column else RowCache()
+        return EncoderDecoderCache(cache, RowCache()) if crossed else cache
 
     def _lay_out(self, prefix: Prefix, episode: Int[Tensor, "B E"], lengths: Int[Tensor, " B"]) -> Line:
         line = lay_out(prefix, episode, lengths, self.side)

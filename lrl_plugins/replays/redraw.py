@@ -1,10 +1,10 @@
 """Fresh episodes, drawn again where all samples of a prompt earned the same."""
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
 
+from lrl_core.functional import by_group
 from lrl_core.interfaces import Collect, Replay, Sampler
 from lrl_core.ranks import sum_over_ranks
 from lrl_core.types import Experience
@@ -51,18 +51,14 @@ class Redraw(Replay):
 
 def equal_groups(experience: Experience) -> set[int]:
     """The prompts with fewer than two different rewards among their judged samples: nothing to compare."""
-    return {group for group, earned in _earned(experience).items() if len(earned) < 2}
+    return {group for group, totals in _earned(experience).items() if len(set(totals)) < 2}
 
 
-def _earned(experience: Experience) -> dict[int, set[float]]:
-    """The different rewards of each prompt, in order of appearance; the set is empty where none could be judged."""
+def _earned(experience: Experience) -> dict[int, list[float]]:
+    """The judged rewards of each prompt, in order of appearance."""
     assert experience.rollout is not None
     assert experience.reward is not None
-    earned: dict[int, set[float]] = {}
-    groups, totals = experience.rollout.prompts.group.tolist(), experience.reward.total.tolist()
-    for group, total in zip(groups, totals, strict=True):
-        earned.setdefault(group, set()).update(() if math.isnan(total) else (total,))
-    return earned
+    return by_group(experience.reward.total, experience.rollout.prompts.group, experience.reward.judged)
 
 
 def _redrawn(experience: Experience, equal: set[int], collect: Collect) -> Experience:

@@ -23,6 +23,8 @@ class ExactMatch(Reward):
         strip_punctuation: Whether punctuation is ignored.
     """
 
+    concurrent = True
+
     def __init__(
         self,
         column: str | None = None,
@@ -72,6 +74,8 @@ class NumericAnswer(Reward):
             it. None: the last number counts.
         tolerance: How far the answer may be off, absolutely.
     """
+
+    concurrent = True
 
     def __init__(self, column: str | None = None, marker: str | None = None, tolerance: float = 1e-6) -> None:
         super().__init__()

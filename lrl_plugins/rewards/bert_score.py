@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel
 
 from lrl_core.frozen import Frozen
 from lrl_core.interfaces import Reward, TaskFacts
 from lrl_core.types import RewardSignal, Rollout
 from lrl_plugins.rewards import pretrained
-from lrl_plugins.rewards.memory import Memory
+from lrl_plugins.rewards.greedy_matching import Embedded, Match, best_matches
+from lrl_plugins.rewards.memory import Memory, memory_of
 from lrl_plugins.rewards.texts import texts_and_references
 
 Side = Literal["f1", "precision", "recall"]
@@ -41,9 +40,10 @@ class BERTScore(Reward):
         idf: Whether rare tokens count more, by their inverse document frequency in the training references.
         baseline: Score of unrelated texts, which is moved to 0 while 1 stays 1: a number, or a file with a line
             LAYER,P,R,F for each layer as published beside the method. None leaves the raw score.
-        batch_size: Texts read at once.
+        batch_size: Most texts read at once; fewer of unlike length, and of long ones.
         max_length: Longest text in tokens, special ones counted; None takes the model's limit.
-        remember: How many references' embeddings are kept for the next batches.
+        remember: How many references' embeddings are kept for the next batches; None keeps as many as 1 GiB holds. A
+            data set whose references all fit is read once.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class BERTScore(Reward):
         baseline: float | str | None = None,
         batch_size: int = 64,
         max_length: int | None = None,
-        remember: int = 4096,
+        remember: int | None = None,
     ) -> None:
         super().__init__()
         pretrained.check_batch_size("BERTScore", batch_size)
@@ -65,7 +65,7 @@ class BERTScore(Reward):
         self.baseline, self.batch_size, self.max_length = baseline, batch_size, max_length
         self.encoder: Frozen | None = None
         self._frequencies: Frequencies | None = None
-        self._known: Memory[str, Embedded] = Memory(remember)
+        self._known: Memory[str, Embedded] = memory_of(remember, lambda text: text.vectors.nbytes)
 
     def bind(self, facts: TaskFacts) -> None:
         """Load the model and count document frequencies over the training references."""
@@ -87,46 +87,48 @@ class BERTScore(Reward):
         """Judge every episode; NaN where a prompt has no references with words."""
         if self.encoder is None:
             raise pretrained.unbound("BERTScore")
-        rows = list(texts_and_references(self, rollout))
-        said = Memory[str, Embedded](0).get((text.strip() for text, _, _ in rows), self._embed)
-        known = self._known.get((text.strip() for _, _, several in rows for text in several), self._embed)
-        episodes = [
-            [(said[text.strip()], known[reference.strip()]) for reference in several] for text, _, several in rows
+        rows = [
+            (text.strip(), tuple(reference.strip() for reference in several))
+            for text, _, several in texts_and_references(self, rollout)
         ]
-        scores = torch.tensor(self._best(episodes), dtype=torch.float32, device=rollout.tokens.device)
+        said = Memory[str, Embedded](0).get((text for text, _ in rows), self._embed)
+        known = self._known.get((text for _, several in rows for text in several), self._embed)
+        distinct = list(dict.fromkeys(rows))
+        found = self._best([Match(said[text], tuple(known[other] for other in several)) for text, several in distinct])
+        best = dict(zip(distinct, found, strict=True))
+        scores = torch.tensor([best[row] for row in rows], dtype=torch.float32, device=rollout.tokens.device)
         names = {"precision": "BERTScore_P", "recall": "BERTScore_R", "f1": "BERTScore_F1"}
         parts = dict(zip(names.values(), scores.unbind(1), strict=True))
         return RewardSignal(parts[names[self.side]], parts=parts)
 
-    def _best(self, episodes: list[list[tuple["Embedded", "Embedded"]]]) -> list[list[float]]:
+    def _best(self, episodes: Sequence[Match]) -> list[list[float]]:
         """Precision, recall and F1 of every episode against the reference where each is highest."""
-        usable = [[pair for pair in row if pair[1].counts] for row in episodes]
-        wordless = [bool(row) and not row[0][0].counts for row in usable]
+        assert self.encoder is not None
+        usable = [Match(said, tuple(text for text in known if text.counts)) for said, known in episodes]
+        wordless = [bool(known) and not said.counts for said, known in usable]
         if any(wordless):
             warnings.warn("BERTScore: an episode without words got a raw score of 0.", stacklevel=3)
         best = [[0.0 if empty else math.nan] * 3 for empty in wordless]
-        owners = [i for i, row in enumerate(usable) if not wordless[i] for _ in row]
-        pairs = [pair for i, row in enumerate(usable) if not wordless[i] for pair in row]
-        for places, batch in pretrained.by_length(pairs, lambda pair: max(map(len, pair)), self.batch_size):
-            for place, values in zip(places, compared(batch).tolist(), strict=True):
-                i = owners[place]
-                known = values if math.isnan(best[i][0]) else best[i]
-                best[i] = [max(two) for two in zip(known, values, strict=True)]
+        places = [i for i, (said, known) in enumerate(usable) if known and said.counts]
+        if places:
+            scores = best_matches([usable[i] for i in places], pretrained.device_of(self.encoder)).tolist()
+            for place, values in zip(places, scores, strict=True):
+                best[place] = values
         return [rescaled(row, self._baselines) for row in best]
 
-    def _embed(self, texts: Sequence[str]) -> list["Embedded"]:
+    def _embed(self, texts: Sequence[str]) -> list[Embedded]:
         """Embeddings and weights of the tokens of each text."""
         assert self.encoder is not None
         rows, device = self._reader.rows(texts), pretrained.device_of(self.encoder)
-        made = [Embedded(torch.zeros(0, 0, device=device), torch.zeros(0, device=device), False) for _ in rows]
-        for places, batch in pretrained.buckets(rows, self.batch_size):
+        made = [Embedded(torch.zeros(0, 0, device=device), torch.zeros(0, device=device), False)] * len(rows)
+        for places, batch in pretrained.buckets(rows, self.batch_size, device):
             hidden = self.encoder.module(**self._reader.batch(batch, device)).last_hidden_state
             vectors = torch.nn.functional.normalize(hidden.float(), dim=-1)
-            for place, row, lines in zip(places, batch, vectors, strict=True):
-                ids = row["input_ids"]
-                weights = torch.tensor([self._weight(token) for token in ids], device=device)
-                # A copy: a view would keep the whole batch in memory.
-                made[place] = Embedded(lines[: len(ids)].clone(), weights, bool((weights > 0).any()))
+            counted = [[self._weight(token) for token in row["input_ids"]] for row in batch]
+            weights = torch.tensor(pretrained.padded(counted, 0.0), device=device)
+            for place, lines, worth, row in zip(places, vectors, weights, counted, strict=True):
+                # Copies: a view would keep the whole batch in memory.
+                made[place] = Embedded(lines[: len(row)].clone(), worth[: len(row)].clone(), any(row))
         return made
 
     def _weight(self, token: int) -> float:
@@ -180,50 +182,6 @@ class Frequencies(NamedTuple):
         return math.log((self.documents + 1) / (self.counts.get(token, 0) + 1))
 
 
-class Embedded(NamedTuple):
-    """A text as a reward sees it."""
-
-    vectors: Tensor
-    """[L D] of length 1: one per token, special ones included."""
-    weights: Tensor
-    """[L] how much each token counts; 0 on special tokens."""
-    counts: bool
-    """Whether any token counts."""
-
-    def __len__(self) -> int:
-        return self.weights.shape[0]
-
-
-def compared(pairs: Sequence[tuple[Embedded, Embedded]]) -> Tensor:
-    """Precision, recall and F1 [N 3] of each (candidate, reference)."""
-    device = pairs[0][0].vectors.device  # remembered references may be elsewhere: the model moved since
-    said, known = (_padded([pair[side] for pair in pairs], device) for side in (0, 1))
-    return greedy_match(said.vectors @ known.vectors.mT, said.weights, known.weights, said.real, known.real)
-
-
-def greedy_match(
-    similarity: Tensor,
-    said_weights: Tensor,
-    known_weights: Tensor,
-    said_real: Tensor | None = None,
-    known_real: Tensor | None = None,
-) -> Tensor:
-    """Precision, recall and F1 [N 3]: weighted means of each token's similarity to the nearest of the other text.
-
-    Args:
-        similarity: [N H R] of candidate tokens and reference tokens.
-        said_weights: [N H] how much each candidate token counts.
-        known_weights: [N R] how much each reference token counts.
-        said_real: [N H] False on padding; None where there is none.
-        known_real: [N R] as well.
-    """
-    precision = _weighted(_nearest(similarity, known_real), said_weights)
-    recall = _weighted(_nearest(similarity.mT, said_real), known_weights)
-    both = precision + recall
-    f1 = torch.where(both == 0, 0, 2 * precision * recall / both)
-    return torch.stack([precision, recall, f1], dim=-1)
-
-
 def rescaled(scores: Sequence[float], baselines: Sequence[float] | None) -> list[float]:
     """(score - baseline) / (1 - baseline) for precision, recall and F1; None leaves them."""
     if baselines is None:
@@ -256,30 +214,6 @@ def read_baseline(source: float | str | None, layer: int) -> list[float] | None:
             "that layer, under the head LAYER,P,R,F. Correct the file or the layer."
         )
     return values
-
-
-class _Texts(NamedTuple):
-    vectors: Tensor
-    weights: Tensor
-    real: Tensor
-
-
-def _padded(texts: Sequence[Embedded], device: torch.device) -> _Texts:
-    vectors = pad_sequence([text.vectors.to(device) for text in texts], batch_first=True)
-    weights = pad_sequence([text.weights.to(device) for text in texts], batch_first=True)
-    lengths = torch.tensor([len(text) for text in texts], device=device)
-    return _Texts(vectors, weights, torch.arange(weights.shape[1], device=device) < lengths[:, None])
-
-
-def _nearest(similarity: Tensor, real: Tensor | None) -> Tensor:
-    if real is not None:
-        similarity = similarity.masked_fill(~real[:, None, :], -math.inf)
-    return similarity.amax(-1)
-
-
-def _weighted(values: Tensor, weights: Tensor) -> Tensor:
-    summed = weights.sum(-1)
-    return torch.where(weights > 0, values * weights, 0).sum(-1) / torch.where(summed > 0, summed, 1)
 
 
 def _checked_layer(model: str, layer: int | None, layers: int) -> int:

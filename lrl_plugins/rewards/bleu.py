@@ -1,14 +1,15 @@
 """Sentence BLEU as a reward."""
 
+from collections.abc import Callable
 from typing import get_args
 
-import torch
+import numpy as np
+from jaxtyping import Float
 
 from lrl_core.interfaces import Reward
-from lrl_core.metrics.bleu import BleuStatistics, ReferenceCounts, ReferenceLength, Smoothing, bleu
-from lrl_core.metrics.recent import Recent
+from lrl_core.metrics.bleu import BleuCounter, ReferenceLength, Smoothing, bleu
 from lrl_core.types import RewardSignal, Rollout
-from lrl_plugins.rewards.texts import texts_and_references, tokenised
+from lrl_plugins.rewards.each import References, all_against_references, under
 
 
 class BLEU(Reward):
@@ -24,6 +25,8 @@ class BLEU(Reward):
         reference_length: Length the brevity penalty compares with: closest, shortest or average of the references.
         eos: Whether the end token counts as a word, in references and in episodes that ended by themselves.
     """
+
+    concurrent = True
 
     def __init__(
         self,
@@ -41,21 +44,13 @@ class BLEU(Reward):
                 expected = ", ".join(names[name])
                 raise ValueError(f"BLEU: {name} is {value!r}; expected one of {expected}. Correct the recipe.")
         self.n, self.smoothing, self.reference_length, self.eos = n, smoothing, reference_length, eos
-        self._counted: Recent[tuple[str, ...], ReferenceCounts] = Recent()
+        self._counter: BleuCounter[References] = BleuCounter(n, reference_length)
 
     def score(self, rollout: Rollout) -> RewardSignal:
         """Judge every episode; NaN where a prompt has no references."""
-        scores = [self._one(*row) for row in texts_and_references(self, rollout)]
-        total = torch.tensor(scores, dtype=torch.float32, device=rollout.tokens.device)
-        return RewardSignal(total, parts={f"BLEU_{self.n}": total})
+        return under(f"BLEU_{self.n}", all_against_references(self, rollout, self.eos, self._scores))
 
-    def _one(self, text: str, ended: bool, references: tuple[str, ...]) -> float:
-        if not references:
-            return float("nan")
-
-        def count() -> ReferenceCounts:
-            return ReferenceCounts.of([tokenised(reference, self.eos) for reference in references], self.n)
-
-        counted = self._counted.get(references, count)
-        said = tokenised(text, self.eos and ended)
-        return bleu(BleuStatistics.of(said, counted, self.reference_length), self.smoothing)[-1]
+    def _scores(
+        self, said: list[list[str]], references: list[References], words: Callable[[References], list[list[str]]]
+    ) -> Float[np.ndarray, " N"]:
+        return bleu(self._counter.compare(said, references, words), self.smoothing)[:, -1]

@@ -19,6 +19,8 @@ class ChrF(Reward):
         lower: Whether case is ignored.
     """
 
+    concurrent = True
+
     def __init__(self, characters: int = 6, words: int = 0, beta: float = 2.0, lower: bool = False) -> None:
         super().__init__()
         if characters < 1 or words < 0:

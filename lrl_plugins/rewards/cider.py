@@ -8,14 +8,16 @@ from typing import Any
 import torch
 
 from lrl_core.interfaces import Reward, TaskFacts
-from lrl_core.metrics.cider import CiderScorer, DocumentFrequencies, ReferenceVectors, document_frequencies
-from lrl_core.metrics.recent import Recent
+from lrl_core.metrics.cider import CiderScorer, DocumentFrequencies, document_frequencies
 from lrl_core.types import RewardSignal, Rollout
-from lrl_plugins.rewards.texts import END, texts_and_references, tokenised
+from lrl_plugins.rewards.each import References, all_against_references, under
+from lrl_plugins.rewards.texts import END, tokenised
 
 
 class _Consensus(Reward):
     """What both have in common: where document frequencies come from and that they travel in the checkpoint."""
+
+    concurrent = True
 
     def __init__(self, path: str | None, n: int, eos: bool) -> None:
         super().__init__()
@@ -23,11 +25,11 @@ class _Consensus(Reward):
             raise ValueError(f"{type(self).__name__}: n is {n}; expected at least 1 (the usual value is 4).")
         self.path, self.n, self.eos = path, n, eos
         self._frequencies: DocumentFrequencies | None = None
-        self._scorer: CiderScorer | None = None
-        self._prepared: Recent[tuple[str, ...], ReferenceVectors] = Recent()
+        self._scorer: CiderScorer[References] | None = None
+        self._packed: dict[str, Any] | None = None  # what a checkpoint holds; made for the first one
 
     @abstractmethod
-    def _make_scorer(self, frequencies: DocumentFrequencies) -> CiderScorer:
+    def _make_scorer(self, frequencies: DocumentFrequencies) -> CiderScorer[References]:
         """The scorer with this reward's settings."""
 
     def bind(self, facts: TaskFacts) -> None:
@@ -49,20 +51,7 @@ class _Consensus(Reward):
                 f"{type(self).__name__} has no document frequencies yet; expected bind(facts) before score(). "
                 "The trainer binds every component; in a script, call bind yourself."
             )
-        rows = texts_and_references(self, rollout)
-        scores = [self._one(self._scorer, text, ended, references) for text, ended, references in rows]
-        total = torch.tensor(scores, dtype=torch.float32, device=rollout.tokens.device)
-        return RewardSignal(total, parts={type(self).__name__: total})
-
-    def _one(self, scorer: CiderScorer, text: str, ended: bool, references: tuple[str, ...]) -> float:
-        if not references:
-            return float("nan")
-
-        def prepare() -> ReferenceVectors:
-            return scorer.prepare([tokenised(reference, self.eos) for reference in references])
-
-        prepared = self._prepared.get(references, prepare)
-        return scorer.score(tokenised(text, self.eos and ended), prepared)
+        return under(type(self).__name__, all_against_references(self, rollout, self.eos, self._scorer.score))
 
     def _use(self, frequencies: DocumentFrequencies) -> None:
         name = type(self).__name__
@@ -82,15 +71,16 @@ class _Consensus(Reward):
                 f"{name} got document frequencies up to {frequencies.n}-grams while n is {self.n}; expected at least "
                 f"{self.n}-grams. Count them again, or set n: {frequencies.n}."
             )
-        self._frequencies, self._scorer = frequencies, self._make_scorer(frequencies)
-        self._prepared.clear()
+        self._frequencies, self._scorer, self._packed = frequencies, self._make_scorer(frequencies), None
 
     def get_extra_state(self) -> dict[str, Any]:
         """The document frequencies, so that a resumed or exported run scores as before."""
         if self._frequencies is None:
             return {}
-        packed = self._frequencies.pack()
-        return packed | {name: _as_tensors(packed[name]) for name in ("ngrams", "counts")}
+        if self._packed is None:
+            packed = self._frequencies.pack()
+            self._packed = packed | {name: _as_tensors(packed[name]) for name in ("ngrams", "counts")}
+        return dict(self._packed)
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take the document frequencies from a checkpoint."""
@@ -122,7 +112,7 @@ class CIDErD(_Consensus):
             raise ValueError(f"CIDErD: sigma is {sigma}; expected a number > 0 (the usual value is 6).")
         self.sigma = sigma
 
-    def _make_scorer(self, frequencies: DocumentFrequencies) -> CiderScorer:
+    def _make_scorer(self, frequencies: DocumentFrequencies) -> CiderScorer[References]:
         return CiderScorer(frequencies, self.n, self.sigma, clip=True)
 
 
@@ -140,7 +130,7 @@ class CIDEr(_Consensus):
     def __init__(self, document_frequencies: str | None = None, n: int = 4, eos: bool = True) -> None:
         super().__init__(document_frequencies, n, eos)
 
-    def _make_scorer(self, frequencies: DocumentFrequencies) -> CiderScorer:
+    def _make_scorer(self, frequencies: DocumentFrequencies) -> CiderScorer[References]:
         return CiderScorer(frequencies, self.n, sigma=None, clip=False)
 
 

@@ -31,7 +31,7 @@ class Classifier(Reward):
             one output means.
         prompt: Whether the prompt's text is read before the answer. A text too long for the model loses its beginning.
         separator: Stands between prompt and answer; None gives them to the tokenizer as a pair of texts.
-        batch_size: Texts read at once.
+        batch_size: Most texts read at once; fewer of unlike length, and of long ones.
         max_length: Longest input in the model's tokens; None takes the model's limit.
     """
 
@@ -74,10 +74,10 @@ class Classifier(Reward):
         """Judge every episode; NaN where the model's tokenizer sees no token."""
         if self.classifier is None:
             raise pretrained.unbound("Classifier")
-        rows = self._rows(rollout)
+        rows, device = self._rows(rollout), pretrained.device_of(self.classifier)
         total = torch.full((len(rollout),), torch.nan, device=rollout.tokens.device)
-        for places, batch in pretrained.buckets(rows, self.batch_size, equal=self._padless):
-            inputs = self._reader.batch(batch, pretrained.device_of(self.classifier))
+        for places, batch in pretrained.buckets(rows, self.batch_size, device, equal=self._padless):
+            inputs = self._reader.batch(batch, device)
             scores = label_scores(self.classifier.module(**inputs).logits, self._index, self.output, self._exclusive)
             total[places] = scores.to(total)
         return RewardSignal(total, parts={"Classifier": total})

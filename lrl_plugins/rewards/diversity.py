@@ -1,10 +1,12 @@
 """Rewards for saying something new: within an episode, and among the samples of a prompt."""
 
+from collections import Counter
+
 from lrl_core.interfaces import Reward, Sampler
 from lrl_core.metrics.diversity import distinct_n, self_bleu
 from lrl_core.tokenizer import words
 from lrl_core.types import RewardSignal, Rollout
-from lrl_plugins.rewards.each import NAN, as_row, each_text, under
+from lrl_plugins.rewards.each import NAN, as_row, distinct, each_text, under
 from lrl_plugins.rewards.texts import texts_of
 
 
@@ -16,6 +18,8 @@ class Repetition(Reward):
     Args:
         n: Length of the n-grams, in words.
     """
+
+    concurrent = True
 
     def __init__(self, n: int = 4) -> None:
         super().__init__()
@@ -40,6 +44,8 @@ class DistinctN(Reward):
         n: Length of the n-grams, in words.
     """
 
+    concurrent = True
+
     def __init__(self, n: int = 2) -> None:
         super().__init__()
         self.n = _checked_n(self, n, usual=2)
@@ -63,6 +69,7 @@ class SelfBLEU(Reward):
         n: Longest n-gram, in words.
     """
 
+    concurrent = True
     rowwise = False
     comparable = False  # a rival's single sample has no others
 
@@ -81,14 +88,14 @@ class SelfBLEU(Reward):
     def score(self, rollout: Rollout) -> RewardSignal:
         """Judge every episode against the others of its group; NaN where there are none."""
         texts = texts_of(self, rollout)
-        members: dict[int, list[int]] = {}
-        for row, group in enumerate(rollout.prompts.group.tolist()):
-            members.setdefault(group, []).append(row)
+        groups = distinct(rollout.prompts.group.tolist())[1]
+        sizes = Counter(groups)
+        rows = [row for row, group in enumerate(groups) if sizes[group] > 1]
         scores = [NAN] * len(rollout)
-        for rows in members.values():
-            if len(rows) > 1:
-                for row, score in zip(rows, self_bleu([words(texts[i]) for i in rows], self.n), strict=True):
-                    scores[row] = -score
+        if rows:
+            said = [words(texts[row]) for row in rows]
+            for row, score in zip(rows, self_bleu(said, self.n, groups=[groups[row] for row in rows]), strict=True):
+                scores[row] = -score
         return under(f"self_BLEU_{self.n}", as_row(scores, rollout))
 
 

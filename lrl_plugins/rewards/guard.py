@@ -11,6 +11,7 @@ import torch
 from lrl_core.interfaces import Reward
 from lrl_core.registry import PluginError, origin
 from lrl_core.scoring import judge
+from lrl_core.threads import as_here
 from lrl_core.types import RewardSignal, Rollout
 from lrl_plugins.rewards.combine import combined
 from lrl_plugins.rewards.normalise import Normaliser
@@ -62,6 +63,7 @@ class Guard(Reward):
             )
         self.reward, self.normalise = reward, normalise
         self.time_limit, self.on_failure, self.retries = time_limit, on_failure, retries
+        self.concurrent = reward.concurrent and normalise is None
         self.comparable = reward.comparable and normalise is None
         self.rowwise = reward.rowwise and (normalise is None or normalise.rowwise)
 
@@ -113,7 +115,7 @@ class Guard(Reward):
             raise TimeoutError("the time limit has passed")
         if hanging >= MOST_HANGING:
             raise TimeoutError(f"{hanging} earlier calls have not come back; it is asked again when one has")
-        return within(limit, _as_here(lambda: judge(self.reward, rollout), rollout.tokens.device), self._thread_name)
+        return within(limit, as_here(lambda: judge(self.reward, rollout), rollout.tokens.device), self._thread_name)
 
     @property
     def _thread_name(self) -> str:
@@ -151,21 +153,6 @@ def within(limit: float, call: Callable[[], Result], name: str) -> Result:
     if not results:
         raise TimeoutError(f"no answer within {limit:.3g} seconds")
     return results[0]
-
-
-def _as_here(call: Callable[[], Result], device: torch.device) -> Callable[[], Result]:
-    """The same call under this thread's modes of gradients and precision, which a new thread does not inherit."""
-    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-    kind = device.type
-    mixed, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-
-    def wrapped() -> Result:
-        if kind == "cuda":
-            torch.cuda.set_device(device)
-        with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.autocast(kind, dtype, mixed):
-            return call()
-
-    return wrapped
 
 
 def _refusal(name: str, error: Exception) -> PluginError:

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lrl_core.divergence import kl_estimate
+from lrl_core.divergence import kl_estimate, log_ratio_by_episode
 from lrl_core.interfaces import Reward, Sampler
 from lrl_core.ranks import sum_over_ranks
 from lrl_core.types import Experience, RewardSignal, Rollout
@@ -88,7 +88,7 @@ class KLPenalty(Reward):
         rollout = experience.rollout
         local = torch.zeros(2, dtype=torch.float64, device=self.coefficient.device)
         if rollout is not None and rollout.reference_logprobs is not None:
-            apart = torch.where(rollout.action_mask, rollout.logprobs - rollout.reference_logprobs, 0)
+            apart = log_ratio_by_episode(rollout.logprobs, rollout.reference_logprobs, rollout.action_mask)
             local[0], local[1] = apart.double().sum(), len(rollout)
         total, episodes = sum_over_ranks(local).tolist()
         if episodes > 0:

@@ -34,7 +34,7 @@ class LanguageModel(Reward):
         least: Words seen fewer times are counted as unknown, which is what words that were never seen are.
         average: Whether the sum is divided by the number of tokens; the bare sum prefers short texts.
         eos: Whether the end counts as a token.
-        batch_size: Texts the model reads at once.
+        batch_size: Most texts the model reads at once; fewer of unlike length, and of long ones.
         max_length: Longest text in the model's tokens, begin and end counted; None takes the model's limit. What lies
             beyond is not judged.
     """
@@ -106,8 +106,9 @@ class LanguageModel(Reward):
         ]
         places = [i for i, line in enumerate(lines) if len(line) > 1]
         found: list[list[float]] = [[] for _ in texts]
-        for where, batch in pretrained.buckets(rows, self.batch_size):
-            inputs = self._reader.batch(batch, pretrained.device_of(lm))
+        device = pretrained.device_of(lm)
+        for where, batch in pretrained.buckets(rows, self.batch_size, device):
+            inputs = self._reader.batch(batch, device)
             scores = token_logprobs(lm.module(**inputs, use_cache=False).logits, inputs["input_ids"]).tolist()
             for place, row, line in zip(where, batch, scores, strict=True):
                 found[places[place]] = line[: len(row["input_ids"]) - 1]

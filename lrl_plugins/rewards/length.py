@@ -55,6 +55,8 @@ class Length(Reward):
         cache: Over how many words or tokens below max_length the punishment of overlong grows.
     """
 
+    concurrent = True
+
     def __init__(
         self, mode: Mode = "linear", unit: Unit = "words", target: int = 20, max_length: int = 100, cache: int = 20
     ) -> None:

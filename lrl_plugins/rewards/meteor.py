@@ -28,6 +28,8 @@ class METEOR(Reward):
         time_limit: Seconds to wait for an answer, the start of the program included.
     """
 
+    concurrent = True
+
     def __init__(self, java: str = "java", memory: str = "2G", time_limit: float = 120.0) -> None:
         super().__init__()
         if time_limit <= 0:

@@ -1,7 +1,6 @@
 """Frozen transformers models with tokenizers of their own, for rewards that read texts and never the policy's ids."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +14,11 @@ Row = dict[str, list[int]]
 """One text as the model's inputs: input_ids, attention_mask and, for some models, token_type_ids."""
 Item = TypeVar("Item")
 
+MOST_TOKENS = 8192
+"""Tokens of a batch, padding counted, so that long texts do not take all memory."""
+_SPARE, _SPARE_ON_DEVICES = 64, 4096
+"""Tokens of padding that take about as long as one more batch: on a CPU, which reads the model's weights once more, and
+on devices that are fast at everything but starting."""
 _UNLIMITED = 10**6
 """Tokenizers that know no limit write a number beyond this one."""
 _POSITIONS_AFTER_PADDING = {
@@ -119,38 +123,68 @@ class TextReader:
 
     def batch(self, rows: Sequence[Row], device: torch.device) -> dict[str, Tensor]:
         """The rows as tensors, padded on the right."""
-        longest = max(len(row["input_ids"]) for row in rows)
+        fills = {name: self.pad if name == "input_ids" else 0 for name in rows[0]}
+        return {
+            name: torch.tensor(padded([row[name] for row in rows], fill), device=device) for name, fill in fills.items()
+        }
 
-        def padded(name: str) -> Tensor:
-            fill = self.pad if name == "input_ids" else 0
-            return torch.tensor([row[name] + [fill] * (longest - len(row[name])) for row in rows], device=device)
 
-        return {name: padded(name) for name in rows[0]}
+def padded(rows: Sequence[list[Item]], fill: Item) -> list[list[Item]]:
+    """The rows, all as long as the longest.
+
+    Args:
+        rows: Lists of numbers.
+        fill: What is appended.
+    """
+    longest = max(map(len, rows))
+    return [row + [fill] * (longest - len(row)) for row in rows]
 
 
 def by_length(
-    items: Sequence[Item], length: Callable[[Item], int], size: int, equal: bool = False
+    items: Sequence[Item],
+    length: Callable[[Item], int],
+    size: int,
+    equal: bool = False,
+    spare: int = _SPARE,
+    tokens: int = MOST_TOKENS,
 ) -> Iterator[tuple[list[int], list[Item]]]:
     """Batches of items of like length, each with the places of its items; items of length 0 are left out.
+
+    From the shortest on, a batch is cut where its padding would cost more than a batch of its own.
 
     Args:
         items: What to batch.
         length: How long an item is.
-        size: Items per batch.
+        size: Most items of a batch.
         equal: Whether all items of a batch have the same length, for models that know no padding.
+        spare: Most padding of a batch, in the unit of length.
+        tokens: Most items times longest length of a batch; an item that is longer is read alone.
     """
     lengths = [length(item) for item in items]
-    order = sorted((i for i in range(len(items)) if lengths[i] > 0), key=lengths.__getitem__)
-    groups = [list(group) for _, group in groupby(order, key=lengths.__getitem__)] if equal else [order]
-    for group in groups:
-        for start in range(0, len(group), size):
-            places = group[start : start + size]
-            yield places, [items[i] for i in places]
+    places: list[int] = []
+    padding = 0
+    for i in sorted((i for i in range(len(items)) if lengths[i] > 0), key=lengths.__getitem__):
+        more = len(places) * (lengths[i] - lengths[places[-1]]) if places else 0
+        over = padding + more > (0 if equal else spare) or (len(places) + 1) * lengths[i] > tokens
+        if places and (over or len(places) == size):
+            yield places, [items[place] for place in places]
+            places, padding, more = [], 0, 0
+        places.append(i)
+        padding += more
+    if places:
+        yield places, [items[place] for place in places]
 
 
-def buckets(rows: Sequence[Row], size: int, equal: bool = False) -> Iterator[tuple[list[int], list[Row]]]:
+def buckets(
+    rows: Sequence[Row], size: int, device: torch.device, equal: bool = False
+) -> Iterator[tuple[list[int], list[Row]]]:
     """Batches of inputs of like length, each with the places of its rows; rows without tokens are left out."""
-    return by_length(rows, lambda row: len(row["input_ids"]), size, equal)
+    return by_length(rows, lambda row: len(row["input_ids"]), size, equal, spare_padding(device))
+
+
+def spare_padding(device: torch.device) -> int:
+    """How many tokens of padding take about as long as one more batch."""
+    return _SPARE if device.type == "cpu" else _SPARE_ON_DEVICES
 
 
 def device_of(model: Frozen) -> torch.device:

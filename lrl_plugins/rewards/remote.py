@@ -43,6 +43,8 @@ class Remote(Reward):
         rowwise: Whether the server judges each text by itself; false where a score depends on the others.
     """
 
+    concurrent = True
+
     def __init__(
         self,
         url: str,

@@ -1,6 +1,7 @@
 """ROUGE as a reward."""
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias, get_args
@@ -8,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from lrl_core.interfaces import Reward
 from lrl_core.metrics.ngrams import Ngram, ngrams_of
 from lrl_core.metrics.recent import Recent
-from lrl_core.metrics.rouge import Overlap, rouge_l, rouge_l_overlap, rouge_n
+from lrl_core.metrics.rouge import Overlap, rouge_l, rouge_l_overlaps, rouge_n
 from lrl_core.tokenizer import words
 from lrl_core.types import RewardSignal, Rollout
 from lrl_plugins.rewards.each import each_against_references, under
@@ -39,6 +40,8 @@ class ROUGE(Reward):
         tokens: words (lower-cased words of any language, as for BLEU and CIDEr) or rouge_score.
     """
 
+    concurrent = True
+
     def __init__(
         self, variant: str = "rougeL", measure: Measure = "f1", stem: bool = False, tokens: Split = "words"
     ) -> None:
@@ -57,7 +60,7 @@ class ROUGE(Reward):
             )
         self.variant, self.measure, self.stem, self.tokens = variant, measure, stem, tokens
         self._stemmer = _porter() if stem else None
-        self._split: Recent[tuple[str, ...], list[list[str]]] = Recent()
+        self._split: Recent[tuple[str, ...], list[list[str]]] = Recent(1 << 15)
         self._counted: Recent[tuple[str, ...], list[Counter[Ngram]]] = Recent()
 
     def score(self, rollout: Rollout) -> RewardSignal:
@@ -72,11 +75,11 @@ class ROUGE(Reward):
         return self._best(rouge_n(said, reference) for reference in wanted)
 
     def _longest(self, text: str, references: tuple[str, ...]) -> float:
-        wanted = self._split.get(references, lambda: [self._words(own) for own in references])
+        wanted = self._split.get(references, lambda: [[*map(sys.intern, self._words(own))] for own in references])
         said = self._words(text)
         if self.variant == "rougeL_coco":
             return rouge_l(said, wanted)
-        return self._best(rouge_l_overlap(said, reference) for reference in wanted)
+        return self._best(rouge_l_overlaps(said, wanted))
 
     def _best(self, overlaps: Iterable[Overlap]) -> float:
         return max(getattr(overlap, self.measure) for overlap in overlaps)

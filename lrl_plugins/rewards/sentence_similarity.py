@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from lrl_core.frozen import Frozen
 from lrl_core.interfaces import Reward, TaskFacts
@@ -13,7 +14,7 @@ from lrl_core.tokenizer import Tokenizer
 from lrl_core.types import RewardSignal, Rollout
 from lrl_plugins.rewards import pretrained
 from lrl_plugins.rewards.gold import check_column, texts_and_golds
-from lrl_plugins.rewards.memory import Memory
+from lrl_plugins.rewards.memory import Memory, memory_of
 from lrl_plugins.rewards.prompt_texts import prompt_texts
 from lrl_plugins.rewards.texts import texts_of
 
@@ -28,16 +29,19 @@ class SentenceSimilarity(Reward):
     Args:
         model: Folder or hub name of a sentence-transformers model.
         against: references, prompt (the prompt's text), or the name of a column of the data, such as a source text.
-        batch_size: Texts read at once.
-        remember: How many embeddings of references, prompts or columns are kept for the next batches.
+        batch_size: Most texts read at once; fewer of unlike length, and of long ones.
+        remember: How many embeddings of references, prompts or columns are kept for the next batches; None keeps as
+            many as 1 GiB holds.
     """
 
-    def __init__(self, model: str, against: str = "references", batch_size: int = 64, remember: int = 16384) -> None:
+    def __init__(
+        self, model: str, against: str = "references", batch_size: int = 64, remember: int | None = None
+    ) -> None:
         super().__init__()
         pretrained.check_batch_size("SentenceSimilarity", batch_size)
         self.name, self.against, self.batch_size = model, against, batch_size
         self.encoder: Frozen | None = None
-        self._known: Memory[str, Tensor] = Memory(remember)
+        self._known: Memory[str, Tensor] = memory_of(remember, lambda vector: vector.nbytes)
 
     def bind(self, facts: TaskFacts) -> None:
         """Load the model."""
@@ -82,14 +86,32 @@ class SentenceSimilarity(Reward):
         assert self.encoder is not None
         model = self.encoder.module
         assert isinstance(model, SentenceTransformer)
-        found = model.encode(
-            list(texts),
-            batch_size=self.batch_size,
-            normalize_embeddings=True,
-            convert_to_tensor=True,
-            show_progress_bar=False,
-        )
-        return [vector.clone() for vector in found.float().cpu()]
+        lengths = token_counts(model, texts)
+        made: list[Tensor] = [torch.zeros(0)] * len(texts)
+        spare = pretrained.spare_padding(model.device)
+        for places, _ in pretrained.by_length(lengths, int, self.batch_size, spare=spare):
+            found = model.encode(
+                [texts[place] for place in places],
+                batch_size=len(places),
+                normalize_embeddings=True,
+                convert_to_tensor=True,
+                show_progress_bar=False,
+            )
+            for place, vector in zip(places, found.float().cpu(), strict=True):
+                made[place] = vector.clone()  # a view would keep the whole batch in memory
+        return made
+
+
+def token_counts(model: SentenceTransformer, texts: Sequence[str]) -> list[int]:
+    """How long each text is for the model, at least 1: tokens, or letters where it has no transformers tokenizer.
+
+    Only the speed depends on these: what is read together needs the less padding, the nearer its lengths are.
+    """
+    tokenizer = getattr(model, "tokenizer", None)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return [max(len(text), 1) for text in texts]
+    read = tokenizer(list(texts), return_attention_mask=False, return_token_type_ids=False, verbose=False)
+    return [max(len(ids), 1) for ids in read["input_ids"]]
 
 
 def nearest(mine: Tensor | None, others: Sequence[Tensor]) -> float:
@@ -101,4 +123,4 @@ def nearest(mine: Tensor | None, others: Sequence[Tensor]) -> float:
     """
     if not others:
         return math.nan
-    return 0.0 if mine is None else max(float(mine @ other) for other in others)
+    return 0.0 if mine is None else float((torch.stack(list(others)) @ mine).max())

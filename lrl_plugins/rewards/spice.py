@@ -35,6 +35,8 @@ class SPICE(Reward):
         program: The file spice-1.0.jar, beside it the folder lib with the Stanford models; None: that of pycocoevalcap.
     """
 
+    concurrent = True
+
     def __init__(
         self,
         java: str = "java",

@@ -18,6 +18,8 @@ class TER(Reward):
         asian_support: With normalized or no_punct: whether Chinese and Japanese are treated too.
     """
 
+    concurrent = True
+
     def __init__(
         self,
         case_sensitive: bool = False,

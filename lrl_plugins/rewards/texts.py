@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 
 from lrl_core.interfaces import Reward
-from lrl_core.tokenizer import words
+from lrl_core.metrics.ptb import ptb_words
 from lrl_core.types import Rollout
 
 END = "<eos>"
-"""Stands for the end token among words; `words` never gives it."""
+"""Stands for the end token among words; a text that spells it out does not get it."""
 
 
 def texts_of(reward: Reward, rollout: Rollout) -> tuple[str, ...]:
@@ -43,10 +43,13 @@ def texts_and_references(reward: Reward, rollout: Rollout) -> Iterable[tuple[str
 
 
 def tokenised(text: str, ended: bool) -> list[str]:
-    """Words of a text, with END after them where it ended by itself.
+    """Words of a text as the COCO caption evaluation counts them, with END after them where it ended by itself.
 
     Args:
         text: What was said.
         ended: Whether END is wanted.
     """
-    return [*words(text), END] if ended else words(text)
+    words = ptb_words(text)
+    if END in words:
+        words = [word for word in words if word != END]
+    return [*words, END] if ended else words

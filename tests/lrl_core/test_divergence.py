@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lrl_core.divergence import clamped_log_ratio, kl_estimate
+from lrl_core.divergence import clamped_log_ratio, kl_estimate, log_ratio_by_episode
 
 P = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
 Q = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
@@ -64,3 +64,10 @@ def test_far_apart_stays_finite():
 def test_an_unknown_estimator_is_named():
     with pytest.raises(ValueError, match="estimator is 'k4'; expected k1, k2, k3 or"):
         kl_estimate(P, Q, "k4")
+
+
+def test_log_ratio_by_episode_counts_masked_tokens_only():
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    policy = torch.tensor([[-1.0, -2.0, -50.0], [-1.0, -1.0, -1.0]])
+    reference = torch.tensor([[-1.5, -1.0, -torch.inf], [-2.0, -2.0, -2.0]])
+    assert log_ratio_by_episode(policy, reference, mask).tolist() == [-0.5, 0.0]

@@ -4,6 +4,7 @@ import torch
 from lrl_core.functional import (
     aggregate,
     aggregation_count,
+    by_group,
     credit,
     generalised_advantage,
     group_mean,
@@ -113,3 +114,9 @@ def test_squared_error_held_near_what_it_was():
     assert squared_error(values, targets).tolist() == [[0.5, 0.5, 1.125]]
     held = squared_error(values, targets, before, 0.25)
     assert held.tolist() == [[1.25**2 / 2, 0.5, 1.125]]
+
+
+def test_values_by_group_keep_groups_without_any():
+    values = torch.tensor([1.5, torch.nan, 2.0, 1.5, torch.nan])
+    group = torch.tensor([7, 3, 7, 9, 9])
+    assert by_group(values, group, ~values.isnan()) == {7: [1.5, 2.0], 3: [], 9: [1.5]}

@@ -1,18 +1,23 @@
 """The reference policy: when it is taken, how it follows, and that a resumed run has the same one."""
 
+import threading
+
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lrl_core.module import PolicyGradient
 from lrl_core.phases import WarmUp
 from lrl_core.reference import Reference
+from lrl_core.registry import PluginError
 from lrl_core.testing.toy import TableReward
 from lrl_core.testing.toy_task import ToyTask
 from lrl_plugins.baselines.means import LeaveOneOut
+from lrl_plugins.baselines.self_critical import SelfCritical
 from lrl_plugins.decoders.sample import Sample
 from lrl_plugins.objectives.cross_entropy import CrossEntropy
+from lrl_plugins.objectives.ppo import PPO
 from lrl_plugins.objectives.reinforce import Reinforce
 from lrl_plugins.policies.recurrent import Recurrent
 from lrl_plugins.replays.expert import Expert
@@ -117,3 +122,81 @@ def test_a_token_budget_changes_nothing(tmp_path):
 def test_an_impossible_decay_is_refused():
     with pytest.raises(ValueError, match=r"Reference: decay is 1\.5"):
         Reference(decay=1.5)
+
+
+class Elsewhere(TableReward):
+    """Writes down in which thread it judged and what it was given."""
+
+    def __init__(self, concurrent):
+        super().__init__(lambda tokens: float(tokens.count(0)))
+        self.concurrent, self.seen = concurrent, set()
+
+    def score(self, rollout):
+        aside = threading.current_thread() is not threading.main_thread()
+        self.seen.add((aside, rollout.reference_logprobs is None, torch.is_grad_enabled()))
+        return super().score(rollout)
+
+
+class Numbers(Callback):
+    def __init__(self):
+        self.of_steps = []
+
+    def on_train_batch_end(self, trainer, module, *rest):
+        untimed = ("time/", "tokens_per_second", "memory/")
+        numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.of_steps.append({name: value for name, value in numbers.items() if not name.startswith(untimed)})
+
+
+def beside(folder, reward, reference, **options):
+    torch.manual_seed(1)
+    task, numbers = ToyTask(prompts=20), Numbers()
+    module = PolicyGradient(
+        task=task.facts(),
+        policy=Recurrent(cell="gru", embedding=6, hidden=8, dropout=0.2, layers=2),
+        objective=PPO(kl_weight=0.1),
+        replay=Fresh(),
+        decoder=Sample(max_length=4, samples=3),
+        reward=reward,
+        baseline=SelfCritical(),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.05),
+        reference=reference,
+        **options,
+    )
+    trainer = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        max_epochs=1,
+        limit_train_batches=4,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[numbers],
+    )
+    torch.manual_seed(7)
+    trainer.fit(module, task)
+    return module, numbers.of_steps
+
+
+def test_scoring_beside_the_reference_changes_no_number(tmp_path):
+    early, late = Elsewhere(True), Elsewhere(False)
+    one, while_reading = beside(tmp_path, early, Reference())
+    other, after_reading = beside(tmp_path, late, Reference())
+    assert early.seen == {(True, True, False)}
+    assert late.seen == {(False, False, False)}
+    assert weights(one.policy).equal(weights(other.policy))
+    assert repr(while_reading) == repr(after_reading)  # as text, because NaN differs from itself
+    assert while_reading[-1]["kl/reference"] != 0
+
+
+class Fails(Elsewhere):
+    def score(self, rollout):
+        raise KeyError("no such column")
+
+
+@pytest.mark.parametrize("concurrent", [True, False])
+def test_a_reward_that_fails_is_named_wherever_it_is_scored(tmp_path, concurrent):
+    with pytest.raises(PluginError, match=r"Fails \(.*\) failed while scoring 12 episodes: KeyError") as caught:
+        beside(tmp_path, Fails(concurrent), Reference())
+    assert isinstance(caught.value.__cause__, KeyError)

@@ -24,12 +24,10 @@ def install(tmp_path, monkeypatch):
         for file, text in files.items():
             (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file).write_text(text)
-        registry.catalogue.cache_clear()
-        registry._origins.cache_clear()
+        registry.forget()
 
     yield put
-    registry.catalogue.cache_clear()
-    registry._origins.cache_clear()
+    registry.forget()
 
 
 REWARD = '''
@@ -108,7 +106,7 @@ def test_the_same_distribution_twice_on_the_path_counts_once(install, tmp_path, 
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: Copy\nVersion: 0.9\n")
     (other / "entry_points.txt").write_text("[lrl.rewards]\nCopy = copy_of:Copy")
     monkeypatch.setattr(sys, "path", [*sys.path, str(other.parent)])
-    catalogue.cache_clear()
+    registry.forget()
     plugin = catalogue()["rewards"]["Copy"]
     assert (plugin.version, plugin.problem) == ("1.0", None)
 

@@ -1,10 +1,12 @@
 """What every registered reward owes the training step: the contract, failures that are no zeros, limits, credit."""
 
+import random
 import shutil
 import time
 from dataclasses import replace
 from threading import Event
 
+import numpy as np
 import pytest
 import torch
 from registered import build, names, small_models
@@ -193,3 +195,27 @@ def test_normalised_beside_a_reward_of_another_scale(name, reward, normaliser):
     assert torch.allclose(mixed.parts["one"].nan_to_num(), raw.total.nan_to_num(), atol=1e-5)
     assert equal.parts["big/normalised"].abs().max() < 1e-3
     assert {"one", "big", "big/normalised"} <= set(mixed.parts)
+
+
+@scored
+def test_what_may_be_scored_in_another_thread_draws_nothing_and_does_not_learn(name, reward):
+    if name in CANNOT_JUDGE_HERE or not reward.concurrent:
+        pytest.skip(f"{name} is scored in its turn, or cannot judge here")
+    rollout = replace(example_rollout(), reference_logprobs=None)
+    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    judge(reward, rollout)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    assert not list(reward.parameters())
+
+
+def test_a_reward_around_others_may_be_scored_in_another_thread_where_all_of_them_may():
+    def fine():
+        return build("rewards", "BLEU")
+
+    assert fine().concurrent
+    assert Sum({"a": fine(), "b": build("rewards", "Length")}).concurrent
+    assert not Sum({"a": fine(), "b": build("rewards", "KLPenalty")}).concurrent
+    assert not Sum({"a": fine()}, normalise={"a": Standardise()}).concurrent  # adds up over ranks
+    assert Guard(fine()).concurrent
+    assert not Guard(build("rewards", "KLPenalty")).concurrent
+    assert not Guard(fine(), normalise=BatchStandardise()).concurrent

@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 from lrl_core.metrics.bleu import corpus_bleu
 from lrl_core.metrics.cider import cider, cider_d
+from lrl_core.metrics.ptb import ptb_words
 from lrl_core.metrics.rouge import rouge_l
-from lrl_core.tokenizer import words
 from lrl_plugins.tasks.corpus import Answers, Corpus, mean
 
 Captions: TypeAlias = dict[str, list[str]]
@@ -22,14 +22,13 @@ Captions: TypeAlias = dict[str, list[str]]
 class CaptionMetrics(Corpus):
     """CIDErD, CIDEr, BLEU_1 to BLEU_4 and ROUGE_L of the corpus, in Python, in seconds.
 
-    The formulas are those of the COCO caption evaluation; the words are those of `lrl_core.tokenizer.words`, which
-    differ from its Java tokenizer in contractions and rare symbols. Document frequencies are those of the references
-    that are scored. CIDEr and CIDErD are on the scale 0 to 10.
+    The formulas are those of the COCO caption evaluation, and so are the words (`lrl_core.metrics.ptb`). Document
+    frequencies are those of the references that are scored. CIDEr and CIDErD are on the scale 0 to 10.
     """
 
     def _scores(self, rows: Answers) -> dict[str, float]:
-        candidates = [words(candidate) for candidate, _ in rows.values()]
-        references = [[words(text) for text in own] for _, own in rows.values()]
+        candidates = [ptb_words(candidate) for candidate, _ in rows.values()]
+        references = [[ptb_words(text) for text in own] for _, own in rows.values()]
         bleu = corpus_bleu(candidates, references, smoothing="coco")
         pairs = zip(candidates, references, strict=True)
         return {
@@ -69,7 +68,7 @@ class PublishedCaptionMetrics(Corpus):
 
 
 def _tokenised(texts: Captions) -> Captions:
-    """By the Java PTB tokenizer; by `words`, with a warning, where it does not run."""
+    """By the Java PTB tokenizer; by `ptb_words`, with a warning, where it does not run."""
     if _java():
         from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
@@ -86,11 +85,11 @@ def _tokenised(texts: Captions) -> Captions:
         problem = "there is no `java` on the PATH"
     warnings.warn(
         f"PublishedCaptionMetrics wanted the Java PTB tokenizer, but {problem}: captions are split by "
-        "lrl_core.tokenizer.words instead, and the scores are near the published definition, not equal to it. "
-        "Install a Java runtime for published numbers.",
+        "lrl_core.metrics.ptb instead, which gives the same words but for rare signs. Install a Java runtime for "
+        "the published definition.",
         stacklevel=2,
     )
-    return {name: [" ".join(words(text)) for text in own] for name, own in texts.items()}
+    return {name: [" ".join(ptb_words(text)) for text in own] for name, own in texts.items()}
 
 
 def _meteor(references: Captions, candidates: Captions) -> float:

@@ -48,8 +48,7 @@ def toy_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
 
 
 def _forget() -> None:
-    registry.catalogue.cache_clear()
-    registry._origins.cache_clear()
+    registry.forget()
     for module in ("toy_world.late", "toy_world.needy"):
         sys.modules.pop(module, None)
 

@@ -104,3 +104,8 @@ def test_the_name_of_a_preset_in_place_of_a_class_is_explained(shipped_presets, 
         naming.import_named([Mention("DrGRPO", "--model.objective", kind, certain=True)])
     with pytest.raises(CommandError, match="Did you mean 'Reinforce'"):
         naming.import_named([Mention("Reinforc", "--model.objective", kind, certain=True)])
+
+
+def test_copy_takes_one_destination(shipped_recipes, capsys):
+    assert main(["recipes", "--copy", "captioning/quickstart", "a.yaml", "b.yaml"]) == 2
+    assert "at most one destination" in capsys.readouterr().err

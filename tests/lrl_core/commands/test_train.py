@@ -9,7 +9,9 @@ import pytest
 import torch
 import yaml
 
+from lrl_core import precision
 from lrl_core.cli import main
+from lrl_core.commands import recipes
 
 
 def fit(recipe, *options):
@@ -46,8 +48,9 @@ def test_a_saved_config_runs_again_under_the_same_name(write_recipe, toy_world):
     runs = toy_world / "runs" / "toy"
     assert fit(runs / "version_0" / "config.yaml") == 0
     first, second = ((runs / f"version_{k}" / "metrics.csv").read_text() for k in (0, 1))
+    timed = ("time/", "tokens_per_second", "memory/")
     columns = [
-        [{k: v for k, v in row.items() if "time/" not in k} for row in csv.DictReader(t.splitlines())]
+        [{k: v for k, v in row.items() if not k.startswith(timed)} for row in csv.DictReader(t.splitlines())]
         for t in (first, second)
     ]
     assert columns[0] == columns[1]
@@ -277,3 +280,25 @@ def test_defects_in_the_training_step_keep_their_traceback(write_recipe, monkeyp
     monkeypatch.setattr(LetterTask, "train_dataloader", broken)
     with pytest.raises(KeyError, match="a defect"):
         fit(write_recipe())
+
+
+# Precision
+
+
+@pytest.mark.parametrize("asked", [None, "bf16-mixed"])
+def test_a_run_says_its_precision_and_warns_where_it_is_imitated(write_recipe, caplog, recwarn, asked):
+    """This machine's own answer decides which of the two holds; what it says of processors has tests of its own."""
+    units = precision.has_bf16(torch.device("cpu"))
+    options = [] if asked is None else [f"--trainer.precision={asked}"]
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        assert fit(write_recipe(), *options) == 0
+    line = precision.reason(asked or "32-true", "cpu", units)
+    assert [record.getMessage() for record in caplog.records].count(line) == 1
+    warned = any("has no bf16 units" in str(warning.message) for warning in recwarn)
+    assert warned == (asked is not None and units is False)
+
+
+def test_a_run_out_of_the_box_never_computes_in_bf16():
+    for name, path in recipes.shipped().items():
+        chosen = (yaml.safe_load(path.read_text()).get("trainer") or {}).get("precision")
+        assert chosen in (None, "32-true"), name

@@ -9,7 +9,7 @@ import pytest
 import sacrebleu
 from pycocoevalcap.bleu.bleu_scorer import BleuScorer
 
-from lrl_core.metrics.bleu import BleuStatistics, ReferenceCounts, corpus_bleu, sentence_bleu
+from lrl_core.metrics.bleu import BleuCounter, bleu, corpus_bleu, sentence_bleu
 
 CANDIDATE, REFERENCE = ["the", "cat", "sat", "on", "a", "mat"], ["the", "cat", "is", "on", "the", "mat"]
 TOY_REFERENCES = [
@@ -56,20 +56,46 @@ def test_golden_corpus():
 
 
 def test_statistics_by_hand():
-    statistics = BleuStatistics.of(CANDIDATE, ReferenceCounts.of([REFERENCE]))
-    assert statistics == BleuStatistics(matches=(4, 1, 0, 0), totals=(6, 5, 4, 3), length=6, reference_length=6)
+    statistics = BleuCounter().compare([CANDIDATE, ["the"]], ["x", "x"], lambda key: [REFERENCE])
+    assert statistics.matches.tolist() == [[4, 1, 0, 0], [1, 0, 0, 0]]
+    assert statistics.totals.tolist() == [[6, 5, 4, 3], [1, 0, 0, 0]]
+    assert (statistics.length.tolist(), statistics.reference_length.tolist()) == ([6, 1], [6, 6])
+    total = statistics.sum()
+    assert (total.matches.tolist(), total.length.tolist()) == ([[5, 1, 0, 0]], [7])
 
 
 def test_repeated_words_count_as_often_as_in_one_reference():
     references = [["the", "x"], ["the", "the", "y"]]
-    assert BleuStatistics.of(["the"] * 5, ReferenceCounts.of(references)).matches[0] == 2
+    assert BleuCounter().compare([["the"] * 5], [0], lambda key: references).matches[0, 0] == 2
 
 
 @pytest.mark.parametrize(("which", "expected"), [("closest", 4), ("shortest", 2), ("average", 4)])
 def test_reference_lengths(which, expected):
     # Lengths 2, 4, 6 for a candidate of 5: 4 and 6 are equally close, the shorter wins.
-    counts = ReferenceCounts.of([["x"] * 2, ["x"] * 4, ["x"] * 6])
-    assert counts.length_for(5, which) == expected
+    references = [[["x"] * 2, ["x"] * 4, ["x"] * 6], [["x"] * 9]]
+    statistics = BleuCounter(2, which).compare([["x"] * 5, ["y"]], [0, 1], references.__getitem__)
+    assert statistics.reference_length.tolist() == [expected, 9]
+
+
+def test_batches_score_as_their_sentences_alone():
+    candidates, references = random_corpus()
+    counter = BleuCounter()
+    for rows in (slice(0, 20), slice(0, 60), slice(30, 60)):
+        keys = range(60)[rows]
+        together = bleu(counter.compare(candidates[rows], keys, references.__getitem__), "exp")
+        assert together.tolist() == [sentence_bleu(candidates[i], references[i], smoothing="exp") for i in keys]
+
+
+def test_forgetting_references_changes_nothing(monkeypatch):
+    candidates, references = random_corpus()
+    expected = BleuCounter().compare(candidates, range(60), references.__getitem__)
+    monkeypatch.setattr("lrl_core.metrics.bleu.LIMIT", 40)
+    counter, asked = BleuCounter(), []
+    for key in [*range(60), 59, 0]:
+        own = counter.compare([candidates[key]], [key], lambda key: asked.append(key) or references[key])
+        assert own.matches.tolist() == [expected.matches[key].tolist()]
+    assert asked == [*range(60), 0]  # 59 is still remembered, 0 is not
+    assert counter.compare([], [], references.__getitem__).matches.shape == (0, 4)
 
 
 def test_corpus_is_no_mean_of_sentences():

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import random
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from pycocoevalcap.cider.cider import Cider
 
 from lrl_core.metrics.cider import CiderScorer, DocumentFrequencies, cider, cider_d, document_frequencies
+from lrl_core.metrics.ngrams import ngram_counts
 
 REFERENCES = [
     [text.split() for text in row]
@@ -126,20 +128,102 @@ def test_file_brings_everything_back(tmp_path):
 
 
 def test_prepared_references_serve_many_candidates():
-    scorer = CiderScorer(document_frequencies(REFERENCES))
-    prepared = scorer.prepare(REFERENCES[1])
-    scores = [scorer.score(candidate, prepared) for candidate in (CANDIDATES[1], CANDIDATES[0], CANDIDATES[1])]
+    scorer, asked = CiderScorer(document_frequencies(REFERENCES)), []
+
+    def score(*candidates, key=1):
+        return scorer.score(candidates, [key] * len(candidates), lambda key: asked.append(key) or REFERENCES[key])
+
+    scores = score(CANDIDATES[1], CANDIDATES[0], CANDIDATES[1])
     assert scores[0] == scores[2] == pytest.approx(3.32971503, abs=1e-8)
     assert scores[1] < scores[0]
+    assert score(CANDIDATES[1]) == scores[0]
+    assert score(CANDIDATES[0], key=0) == pytest.approx(3.33333333, abs=1e-8)
+    assert asked == [1, 0]
+    assert score().tolist() == []
 
 
 def test_length_penalty_is_gaussian_in_bigrams():
     frequencies = document_frequencies([*REFERENCES, [["z"]]])
     reference = ["a", "man", "rides", "a", "horse"]
     longer = [*reference, "a"]  # "a horse a": clipping leaves the matches, the norm and the length change
-    without = CiderScorer(frequencies, sigma=None).score(longer, CiderScorer(frequencies).prepare([reference]))
-    with_penalty = CiderScorer(frequencies, sigma=2.0).score(longer, CiderScorer(frequencies).prepare([reference]))
+    without, with_penalty = (
+        CiderScorer(frequencies, sigma=sigma).score([longer], [0], lambda key: [reference])[0] for sigma in (None, 2.0)
+    )
     assert with_penalty / without == pytest.approx(math.exp(-1 / 8))
+
+
+def definition(candidate, references, frequencies, n, sigma, clip):
+    """CIDEr of one candidate, n-gram by n-gram."""
+
+    def vectors(sentence):
+        idf = {ngram: math.log(frequencies.documents / max(1, count)) for ngram, count in frequencies.counts.items()}
+        return [
+            {ngram: times * idf.get(ngram, math.log(frequencies.documents)) for ngram, times in counts.items()}
+            for counts in ngram_counts(sentence, n)
+        ]
+
+    def norm(vector):
+        return math.sqrt(sum(weight**2 for weight in vector.values()))
+
+    total = 0.0
+    for reference in references:
+        difference = max(0, len(candidate) - 1) - max(0, len(reference) - 1)
+        factor = math.exp(-(difference**2) / (2 * sigma**2)) if sigma else 1.0
+        for said, wanted in zip(vectors(candidate), vectors(reference), strict=True):
+            both = said.keys() & wanted.keys()
+            dot = sum((min(said[ngram], wanted[ngram]) if clip else said[ngram]) * wanted[ngram] for ngram in both)
+            total += factor * dot / (norm(said) * norm(wanted)) if norm(said) * norm(wanted) > 0 else 0.0
+    return 10 * total / (n * len(references))
+
+
+@pytest.mark.parametrize(("n", "sigma", "clip"), [(4, 6.0, True), (4, None, False), (2, 1.5, True), (5, None, True)])
+def test_equals_the_definition_n_gram_by_n_gram(n, sigma, clip):
+    draw = random.Random(n)
+
+    def sentence(letters):
+        return draw.choices(letters, k=draw.randrange(12))
+
+    # Few words, so that they repeat; some of the references' are in no document, some of the candidates' in neither.
+    documents = [[sentence("abcd") for _ in range(draw.randrange(1, 4))] for _ in range(12)]
+    frequencies = document_frequencies(documents, n=5)
+    references = [[sentence("abcdef") for _ in range(draw.randrange(1, 6))] for _ in range(40)]
+    candidates, keys = [sentence("abcdefgh") for _ in range(200)], [draw.randrange(40) for _ in range(200)]
+    scorer = CiderScorer(frequencies, n, sigma, clip)
+    for rows in (slice(0, 3), slice(50, 100), slice(0, 200)):  # references are met at different times
+        expected = [
+            definition(said, references[key], frequencies, n, sigma, clip)
+            for said, key in zip(candidates[rows], keys[rows], strict=True)
+        ]
+        got = scorer.score(candidates[rows], keys[rows], references.__getitem__).tolist()
+        assert got == pytest.approx(expected, abs=1e-9)
+    assert sum(score > 1 for score in got) > 5
+
+
+def test_frequencies_without_the_ngrams_that_others_begin_with_are_fine():
+    frequencies = DocumentFrequencies({("a", "b"): 3, ("c",): 2, ("b", "c", "d"): 4}, documents=9)
+    references = [[["a", "b", "c", "d"]], [["b", "c", "d"], ["c"]]]
+    candidates = [["b", "c", "d", "a", "b"], ["c", "d", "x"]]
+    expected = [
+        definition(said, own, frequencies, 4, 6.0, True) for said, own in zip(candidates, references, strict=True)
+    ]
+    assert cider_d(candidates, references, frequencies) == pytest.approx(expected, abs=1e-9)
+
+
+def test_forgetting_references_changes_nothing(monkeypatch):
+    expected = cider_d(CANDIDATES, REFERENCES)
+    monkeypatch.setattr("lrl_core.metrics.cider.LIMIT", 20)
+    scorer, asked = CiderScorer(document_frequencies(REFERENCES)), []
+    for key in (0, 1, 2, 2, 0, 1):
+        score = scorer.score([CANDIDATES[key]], [key], lambda key: asked.append(key) or REFERENCES[key])
+        assert score.tolist() == pytest.approx([expected[key]], abs=1e-12)
+    assert asked == [0, 1, 2, 0, 1]
+    again = scorer.score(CANDIDATES, range(3), REFERENCES.__getitem__)  # more at once than it keeps
+    assert again.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_every_candidate_needs_references():
+    with pytest.raises(ValueError, match="2 candidates and 3 sets of references"):
+        cider_d(CANDIDATES[:2], REFERENCES)
 
 
 @pytest.mark.parametrize("name", ["fakecap126", "human1000"])

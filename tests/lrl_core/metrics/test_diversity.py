@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
+from pycocoevalcap.bleu.bleu import Bleu
 
 from lrl_core.metrics.diversity import distinct_n, self_bleu
 
@@ -37,6 +38,27 @@ def test_a_sentence_is_no_reference_of_its_own():
 def test_self_bleu_wants_others():
     with pytest.raises(ValueError, match="at least 2"):
         self_bleu([["a"]])
+
+
+def test_sentences_are_judged_within_their_groups():
+    draw = random.Random(1)
+    groups = [draw.randrange(4) for _ in range(40)]
+    sentences = [draw.choices("abc", k=draw.randrange(7)) for _ in groups]
+    got = self_bleu(sentences, groups=groups)
+    for group in range(4):
+        rows = [i for i, own in enumerate(groups) if own == group]
+        assert [got[i] for i in rows] == pytest.approx(self_bleu([sentences[i] for i in rows]), abs=1e-12)
+    with pytest.raises(ValueError, match="got 1 sentences"):
+        self_bleu([["a"], ["b"], ["c"]], groups=[0, 1, 1])
+
+
+def test_self_bleu_equals_pycocoevalcap_with_all_others_as_references():
+    draw = random.Random(2)
+    texts = [" ".join(draw.choices("abcdefgh", k=draw.randrange(1, 12))) for _ in range(40)]
+    rest = {i: texts[:i] + texts[i + 1 :] for i in range(40)}
+    expected = Bleu(4).compute_score(rest, {i: [text] for i, text in enumerate(texts)}, verbose=0)[1][3]
+    got = self_bleu([text.split() for text in texts], smoothing="coco", effective_order=False)
+    assert got == pytest.approx(expected, abs=1e-9)
 
 
 def nltk_self_bleu(sentences, n):

@@ -9,7 +9,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 from lrl_core.metrics.ngrams import ngrams_of
-from lrl_core.metrics.rouge import longest_common_subsequence, rouge_l, rouge_l_overlap, rouge_n
+from lrl_core.metrics.rouge import longest_common_subsequences, rouge_l, rouge_l_overlap, rouge_n
 
 SHARED = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "coco_captions_val2017"
 
@@ -40,9 +40,9 @@ def test_ngrams_count_at_most_as_often_as_in_the_other_text():
 
 
 def test_subsequences_may_have_gaps_and_keep_order():
-    assert longest_common_subsequence(["a", "x", "b", "y", "c"], ["a", "b", "c"]) == 3
-    assert longest_common_subsequence(["a", "b", "c"], ["c", "b", "a"]) == 1
-    assert longest_common_subsequence([], ["a"]) == 0
+    left = ["a", "x", "b", "y", "c"]
+    assert longest_common_subsequences(left, [["a", "b", "c"], ["c", "b", "a"], [], ["z"]]) == [3, 1, 0, 0]
+    assert longest_common_subsequences([], [["a"]]) == [0]
 
 
 def test_subsequences_equal_the_textbook_recursion():
@@ -54,9 +54,9 @@ def test_subsequences_equal_the_textbook_recursion():
         return table[-1][-1]
 
     draw = random.Random(0)
-    for _ in range(300):
-        left, right = (draw.choices("abcd", k=draw.randrange(80)) for _ in range(2))
-        assert longest_common_subsequence(left, right) == textbook(left, right)
+    for _ in range(150):
+        left, *rights = (draw.choices("abcd", k=draw.randrange(80)) for _ in range(3))
+        assert longest_common_subsequences(left, rights) == [textbook(left, right) for right in rights]
 
 
 def test_bounds():

@@ -82,7 +82,8 @@ def test_a_run_writes_a_bounded_number_of_episodes(run):
 
 def test_metrics_hold_rewards_times_and_the_ratio(run):
     header = (run / "metrics.csv").read_text().splitlines()[0].split(",")
-    expected = {"reward/mean", "reward/unjudged", "time/rollout", "time/reward", "time/loss", "train/ratio/first"}
+    expected = {"reward/mean", "reward/unjudged", "time/rollout", "time/reward", "time/loss", "time/baseline"}
+    expected |= {"time/step", "tokens_per_second", "tokens_per_second/rollout", "memory/peak", "train/ratio/first"}
     assert expected | {"train/gradient_norm", "val/exact"} <= set(header)
 
 

@@ -105,7 +105,7 @@ def episodes(policy, count, limit, size=4, eos=EOS):
 
 
 def test_the_lessons_are_the_tokens_that_follow():
-    rollout = episodes(bigram_world()[0], 12, 5)
+    rollout = episodes(bigram_world()[0], 40, 5)
     decoder = bound(LengthControlled(target=5, max_length=10))
     wanted, known = decoder.lessons(Experience(rollout))
     assert not rollout.terminated.all()

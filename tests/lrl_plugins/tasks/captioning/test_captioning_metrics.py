@@ -92,7 +92,7 @@ def test_rows_without_references_are_refused():
         CaptionMetrics().update(["cat"], ["a cat"], [()])
 
 
-def test_near_the_published_scores_on_coco_captions():
+def test_equals_the_published_scores_on_coco_captions_without_java():
     rows, expected = coco()
     metric = CaptionMetrics()
     metric.update(
@@ -101,8 +101,8 @@ def test_near_the_published_scores_on_coco_captions():
         [tuple(row["references"]) for row in rows],
     )
     scores = values(metric.compute())
-    for name in ("CIDErD", "BLEU_1", "BLEU_4", "ROUGE_L"):
-        assert scores[name] == pytest.approx(expected[name], abs=2e-3)  # another tokenizer
+    scores.pop("CIDEr")
+    assert scores == pytest.approx({name: expected[name] for name in scores}, rel=1e-5)
 
 
 def one_rank(rank, meeting_point, answers, fails):
