@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lrl_core.interfaces import Environment, Policy, State
+from lrl_core.interfaces import Environment, Policy
 from lrl_core.sampling import Sampling
 from lrl_core.types import Prompts, Reply, Rollout
 
@@ -16,7 +16,7 @@ Choice = tuple[Int[Tensor, " b"], Float[Tensor, " b"]]
 """A token for each row and its log-probability under the distribution it was drawn from."""
 
 Choose = Callable[[Float[Tensor, "b V"], Int[Tensor, " b"]], Choice]
-"""From logits and the position of the token in its episode to a choice."""
+"""From logits, which may be overwritten, and the position of the token in its episode to a choice."""
 
 COMPACT_BELOW = 0.9
 """Finished rows leave the batch once no more than this share of it still runs: whoever leaves costs a small copy."""

@@ -71,7 +71,8 @@ class Policy(Component):
     """Says how probable each token is. `forward` reads whole episodes; `begin` and `step` play them token by token.
 
     Both ways give the same numbers: for a rollout, `step` after `begin` gives the logits that `forward` scores with,
-    and a row's numbers depend neither on the other rows nor on padding.
+    and a row's numbers depend neither on the other rows nor on padding. Decoders call `begin` and `step` in inference
+    mode: what a policy keeps on itself there cannot be used by `forward`.
     """
 
     @abstractmethod

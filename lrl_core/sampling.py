@@ -87,24 +87,31 @@ class Sampling:
             position: Index t of the token that is chosen, counted from the start of the episode.
             repeats: What `repeated` or `repeats` says of these rows; None where no n-gram is banned.
         """
+        return self.scale_(logits.clone(), position, repeats)
+
+    def scale_(
+        self, logits: Float[Tensor, "N V"], position: Int[Tensor, " N"], repeats: Repeats | None = None
+    ) -> Float[Tensor, "N V"]:
+        """The same without a copy of the vocabulary: the given logits may be overwritten. Arguments as in `scale`."""
         scaled = logits if logits.dtype == torch.float64 else logits.float()
         if self.temperature != 1:
-            scaled = scaled / self.temperature
-        return self.allow(scaled, position, repeats)
+            scaled = scaled.div_(self.temperature)
+        return self._allow_(scaled, position, repeats)
 
     def allow(
         self, logits: Float[Tensor, "N V"], position: Int[Tensor, " N"], repeats: Repeats | None = None
     ) -> Float[Tensor, "N V"]:
         """The same logits with every banned entry at -inf; twice is the same as once. Arguments as in `scale`."""
+        return self._allow_(logits.clone(), position, repeats)
+
+    def _allow_(self, logits: Tensor, position: Tensor, repeats: Repeats | None) -> Tensor:
         if self.banned:
-            logits = logits.index_fill(1, torch.tensor(self.banned, device=logits.device), -torch.inf)
+            logits.index_fill_(1, torch.tensor(self.banned, device=logits.device), -torch.inf)
         if self.min_length > 1:
-            early = position + 1 < self.min_length
-            column = logits[:, self.eos].masked_fill(early, -torch.inf)
-            logits = logits.index_copy(1, torch.tensor([self.eos], device=logits.device), column[:, None])
+            logits[:, self.eos].masked_fill_(position + 1 < self.min_length, -torch.inf)
         if self.limit is not None:
             others = torch.arange(logits.shape[1], device=logits.device) != self.eos
-            logits = logits.masked_fill((position + 1 >= self.limit)[:, None] & others, -torch.inf)
+            logits.masked_fill_((position + 1 >= self.limit)[:, None] & others, -torch.inf)
         if repeats is not None:
             fewer = logits.index_put((repeats.row, repeats.token), logits.new_tensor(-torch.inf))
             logits = torch.where((fewer > -torch.inf).any(1, keepdim=True), fewer, logits)

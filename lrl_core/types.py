@@ -40,7 +40,7 @@ class _Rows:
 
     @classmethod
     def cat(cls: type[Batch], parts: Sequence[Batch]) -> Batch:
-        """The rows of all parts, in order; lines are filled up with 0 to the longest. A single part comes back as is."""
+        """The rows of all parts, in order; lines are filled up with 0 to the longest. One part comes back as it is."""
         if len(parts) == 1:
             return parts[0]
         return cls(**{f.name: _joined(f.name, [getattr(part, f.name) for part in parts]) for f in fields(cls)})
@@ -333,7 +333,8 @@ class PolicyOutput:
     @property
     def logprobs(self) -> Float[Tensor, "B T"]:
         """Log-probability of each chosen token under the rollout's own sampling; 0 off the action mask."""
-        return self._spread(self._scores.logprobs)
+        everything = torch.is_grad_enabled() or "_scores" in vars(self)
+        return self._spread((self._scores if everything else self._without_entropy).logprobs)
 
     @property
     def entropy(self) -> Float[Tensor, "B T"]:
@@ -366,8 +367,14 @@ class PolicyOutput:
     def _scores(self) -> VocabularyScores:
         return self._score(self.rollout.tokens[self._at])
 
-    def _score(self, tokens: Int[Tensor, " N"]) -> VocabularyScores:
-        return score_vocabulary(self._hidden, self.head, tokens, self._at[1], self.sampling, self.eos, self._repeats)
+    @cached_property
+    def _without_entropy(self) -> VocabularyScores:
+        """For readers that ask for log-probabilities alone: a reference, an evaluation."""
+        return self._score(self.rollout.tokens[self._at], entropy=False)
+
+    def _score(self, tokens: Int[Tensor, " N"], entropy: bool = True) -> VocabularyScores:
+        asked = tokens, self._at[1], self.sampling, self.eos, self._repeats
+        return score_vocabulary(self._hidden, self.head, *asked, entropy=entropy)
 
     @cached_property
     def _repeats(self) -> Repeats | None:

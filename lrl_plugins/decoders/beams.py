@@ -112,7 +112,7 @@ class Beam:
             handicap: Taken off a candidate when the best are chosen now; it does not stay in a prefix' score. None
                 takes nothing off.
         """
-        prompts, width = self.score.shape
+        width = self.width
         token, gained, cost = self._candidates(logits, t, handicap)
         reached = (self.score[:, :, None] + gained).flatten(1)
         ranked = reached if cost is None else reached - cost.flatten(1)
@@ -140,7 +140,7 @@ class Beam:
         """
         (prompts, width), sampling = self.score.shape, self.limits.sampling
         position = torch.full((len(logits),), t, device=logits.device)
-        scaled = sampling.scale(logits, position, sampling.repeated(self.tokens[:, :, :t].flatten(0, 1)))
+        scaled = sampling.scale_(logits, position, sampling.repeated(self.tokens[:, :, :t].flatten(0, 1)))
         cost = None if handicap is None else handicap.repeat_interleave(width, 0)
         values, token = largest(scaled if cost is None else scaled - cost, min(2 * width, scaled.shape[1]))
         if cost is not None:

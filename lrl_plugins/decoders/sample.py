@@ -47,7 +47,7 @@ class Sample(StepwiseDecoder):
 
     def choose(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
         """One token per row and its log-probability, truncation included."""
-        scaled = self.sampling.scale(logits, position)
+        scaled = self.sampling.scale_(logits, position)
         if self.sampling.truncates:
             scaled = scaled.masked_fill(~self.sampling.keep(scaled), -torch.inf)
         return draw(scaled)
@@ -85,7 +85,7 @@ class Greedy(StepwiseDecoder):
 
     def choose(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:
         """The most probable token of each row."""
-        return take_best(self.sampling.scale(logits, position))
+        return take_best(self.sampling.scale_(logits, position))
 
     def greedy(self) -> "Greedy":
         return self

@@ -65,6 +65,7 @@ class CausalLM(Policy):
         self.reader = Reader(model, model.get_decoder(), example, len(tokenizer), self.padding_side, "CausalLM")
         self.reader.try_padding(example["input_ids"])
         self.reader.try_packing(example["input_ids"])
+        self.reader.try_steps(example["input_ids"])
         prepare(self, self.reader, self.trained, self.gradient_checkpointing)
         self.values = make_values(self.value_head, self.reader.width, "CausalLM")
         accept_older_weights(self)

@@ -70,7 +70,7 @@ class Packing:
         lines = [x[0].transpose(0, 1).tensor_split([count]) for x in (query, key, value)]
         of_prompts, of_episodes = zip(*lines, strict=True)
         first = [self.prompts.rectangle(x) for x in of_prompts]
-        read = self.prompts.line(_attention(*first, is_causal=True, **settings))
+        read = self.prompts.line(_attention(first[0], first[1], first[2], is_causal=True, **settings))
         later = [self.episodes.rectangle(x) for x in of_episodes]
         keys, values = (
             torch.cat([before.index_select(0, self.asked), own], 2)

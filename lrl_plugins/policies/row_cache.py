@@ -17,6 +17,9 @@ class RowLayer(DynamicLayer):
     The library's own growing layer copies everything it holds at every step; this one copies when the room is used up.
     """
 
+    buffers: list[Tensor]
+    """Keys and values, with rows and columns that are not in use."""
+
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Begin empty."""
         self.dtype, self.device = key_states.dtype, key_states.device
@@ -30,7 +33,7 @@ class RowLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         first, self.columns = self.columns, self.columns + key_states.shape[2]
         if self.columns > self.buffers[0].shape[2]:
-            self._own([self.keys, self.values], self.columns)
+            self._own([buffer[: self.rows, :, :first] for buffer in self.buffers], self.columns)
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[: self.rows, :, first : self.columns] = states
         return self._look()

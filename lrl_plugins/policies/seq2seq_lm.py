@@ -66,6 +66,7 @@ class Seq2SeqLM(Policy):
         tokens = tiny_input(tokenizer)
         example = {"input_ids": tokens, "decoder_input_ids": tokens}
         self.reader = Reader(model, model.get_decoder(), example, len(tokenizer), "left", "Seq2SeqLM")
+        self.reader.try_steps(tokens, Context(torch.randn(2, 3, self.reader.width), None))
         self._encoder = (model.get_encoder(),)  # in a tuple: it is registered already, inside the reader
         prepare(self, self.reader, self.trained, self.gradient_checkpointing)
         self.values = make_values(self.value_head, self.reader.width, "Seq2SeqLM")

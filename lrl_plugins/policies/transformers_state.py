@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import Cache
 
 from lrl_core.interfaces import State
+from lrl_plugins.policies.steps import Step
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class CacheState(State):
     """Place of the next token in its row; None where that is `columns`."""
     context: Context | None
     """Shape and mask of what cross-attention looks at; None without an encoder."""
+    steps: Step | None = None
+    """The way around the decoder's modules; None where a step goes through them."""
 
     def select(self, rows: Int[Tensor, " N"]) -> "CacheState":
         self.cache.reorder_cache(rows)  # type: ignore[arg-type] # any integer tensor will do
@@ -51,7 +54,7 @@ class CacheState(State):
             context = Context(states, None if context.mask is None else context.mask[rows])
         mask = None if self.mask is None else self.mask[rows]
         position = None if self.position is None else self.position[rows]
-        return CacheState(self.cache, self.columns, mask, position, context)
+        return CacheState(self.cache, self.columns, mask, position, context, self.steps)
 
     def grown(self) -> "CacheState":
         """After one more real token in every row."""

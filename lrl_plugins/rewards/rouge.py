@@ -17,7 +17,7 @@ from lrl_plugins.rewards.each import each_against_references, under
 Measure: TypeAlias = Literal["f1", "precision", "recall"]
 """Which side counts: what was said (precision), what was wanted (recall) or both."""
 Split: TypeAlias = Literal["words", "rouge_score"]
-"""How texts become words: as for BLEU and CIDEr, or as in the rouge_score package (letters a-z and digits only)."""
+"""How texts become words: letters, digits and apostrophes of any language, or as in the rouge_score package."""
 
 _VARIANT = re.compile(r"rouge([1-9]|L|L_coco)")
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
@@ -37,7 +37,7 @@ class ROUGE(Reward):
         variant: rouge1 to rouge9 (n-grams), rougeL (longest common subsequence) or rougeL_coco.
         measure: f1, precision or recall; rougeL_coco has f1 only.
         stem: Whether words are reduced to their Porter stems first; English only, needs the package nltk.
-        tokens: words (lower-cased words of any language, as for BLEU and CIDEr) or rouge_score.
+        tokens: words (lower-cased words of any language) or rouge_score.
     """
 
     concurrent = True

@@ -81,7 +81,8 @@ class Forced(Policy):
         return logits, ForcedState(inner, self.lengths if len(prompts) == len(self.lengths) else None, self.lengths)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        assert isinstance(state, ForcedState) and state.left is not None
+        assert isinstance(state, ForcedState)
+        assert state.left is not None
         logits, inner = self.policy.step(tokens, state.inner)
         left = state.left - 1
         return end_at(logits, left), ForcedState(inner, left, self.lengths)
@@ -123,7 +124,7 @@ def interleaved(engines: dict[str, Callable[[], Any]], rounds: int) -> dict[str,
 
 
 def compare(policy: Policy, model: Any, facts: TaskFacts, ids: Tensor, mode: str, options: argparse.Namespace) -> str:
-    """One line of the table: `ids` are distinct prompts, of which sampling takes a share and asks each several times."""
+    """One line of the table; `ids` are distinct prompts, of which sampling asks a share several times each."""
     rows = len(ids)
     samples = options.samples if mode == "sample" else 1
     asked = ids[: rows // samples]
@@ -164,7 +165,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print("| model | mode | rows | generate, s | lrl, s | ratio | lrl, tokens/s | equal answers |\n|---|---|---|---|---|---|---|---|")
+    print("| model | mode | rows | generate, s | lrl, s | ratio | lrl, tokens/s | equal answers |")
+    print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         words = shapes.save_tokenizer(options.data, Path(folder))
         tokenizer = PretrainedTokenizer(folder)

@@ -36,9 +36,7 @@ def save_tokenizer(data: Path, folder: Path) -> Any:
         vocab_size=VOCABULARY, special_tokens=["<pad>", "<eos>", "<bos>"], show_progress=False
     )
     inner.train_from_iterator((text for row in rows for text in row["en"] + row["de"]), trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>"
-    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", bos_token="<bos>")
     tokenizer.save_pretrained(folder)
     return tokenizer
 

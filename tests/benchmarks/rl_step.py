@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -112,7 +113,7 @@ def run_trl(options: argparse.Namespace) -> None:
         train_dataset=Dataset.from_dict({"prompt": [json.loads(line)["prompt"] for line in lines] * 4}),
     )
     trainer.train()
-    report([end - start for start, end in zip(marks[1:], marks[2:], strict=False)], tokens[1:], {})
+    report([end - start for start, end in pairwise(marks[1:])], tokens[1:], {})
 
 
 class Mark(Callback):
@@ -133,7 +134,7 @@ class Mark(Callback):
         self.parts.append({name: float(value) for name, value in logged.items() if name.startswith("time/")})
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
-        steps = [end - start for start, end in zip(self.marks[1:], self.marks[2:], strict=False)]
+        steps = [end - start for start, end in pairwise(self.marks[1:])]
         names = self.parts[-1]
         report(steps, self.tokens[1:], {name: median(part[name] for part in self.parts[1:]) for name in names})
 
@@ -141,7 +142,13 @@ class Mark(Callback):
 def recipe(options: argparse.Namespace) -> dict[str, Any]:
     """What `lrl fit` reads: TRL's step in its words."""
     prompts = str(options.folder / "prompts.jsonl")
-    source = {"train": prompts, "val": prompts, "test": prompts, "prompt_field": "prompt", "references_fields": ["answer"]}
+    source = {
+        "train": prompts,
+        "val": prompts,
+        "test": prompts,
+        "prompt_field": "prompt",
+        "references_fields": ["answer"],
+    }
     return {
         "seed_everything": 1,
         "trainer": {
@@ -169,7 +176,7 @@ def recipe(options: argparse.Namespace) -> dict[str, Any]:
             "baseline": {"class_path": "GroupMean", "init_args": {"scale": "group", "epsilon": 1e-4}},
             "objective": {"class_path": "PPO", "init_args": {"kl_weight": BETA, "kl_estimator": "k3"}},
             "replay": "Fresh",
-            "reference": {"token_budget": options.token_budget},
+            "reference": {"path": None},
             "token_budget": options.token_budget,
             "gradient_clip": 1.0,
             "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 1e-6, "fused": True}},
@@ -228,7 +235,8 @@ def main() -> None:
     seconds = {engine: median(step for run in runs for step in run["steps"]) for engine, runs in seen.items()}
     peak = {engine: median(run["peak"] for run in runs) for engine, runs in seen.items()}
     tokens = {engine: median(count for run in runs for count in run["tokens"]) for engine, runs in seen.items()}
-    print("| engine | step, s | of lrl | tokens drawn | tokens/s | peak memory, MiB | of lrl |\n|---|---|---|---|---|---|---|")
+    print("| engine | step, s | of lrl | tokens drawn | tokens/s | peak memory, MiB | of lrl |")
+    print("|---|---|---|---|---|---|---|")
     for engine in engines:
         ratio, memory = seconds[engine] / seconds["lrl"], peak[engine] / peak["lrl"]
         rate = tokens[engine] / seconds[engine]

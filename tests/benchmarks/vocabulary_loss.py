@@ -49,7 +49,9 @@ class Peak:
         self.extra = max(self.most, resident()) - self.base
 
 
-def losses(hidden: Any, weight: Any, tokens: Any, advantage: Any, shape: tuple[int, int]) -> dict[str, Callable[[], Any]]:
+def losses(
+    hidden: Any, weight: Any, tokens: Any, advantage: Any, shape: tuple[int, int]
+) -> dict[str, Callable[[], Any]]:
     """What each variant computes; the sum of log-probabilities comes back, for comparison."""
     import torch
 
@@ -79,9 +81,7 @@ def losses(hidden: Any, weight: Any, tokens: Any, advantage: Any, shape: tuple[i
         from trl.trainer import utils
 
         size = utils._CHUNKED_LOGPROB_CHUNK_SIZE
-        logprobs, *_ = ChunkedLogProbFunction.apply(
-            hidden, weight, None, tokens, 1.0, size, None, 1.0, ("entropy",)
-        )
+        logprobs, *_ = ChunkedLogProbFunction.apply(hidden, weight, None, tokens, 1.0, size, None, 1.0, ("entropy",))
         (-(advantage * logprobs).sum()).backward()
         return logprobs.detach().sum()
 
@@ -158,11 +158,13 @@ def main() -> None:
         for name in variants:
             seen[name].append(child(name))
     middle = {
-        name: {key: median(run[key] for run in runs) for key in ("seconds", "memory", "total")} for name, runs in seen.items()
+        name: {key: median(run[key] for run in runs) for key in ("seconds", "memory", "total")}
+        for name, runs in seen.items()
     }
     base = middle.get("trl fused") or middle["naive"]
     against = "trl fused" if "trl fused" in middle else "naive"
-    print(f"| variant | s | of {against} | extra memory, MiB | of {against} | sum of log-probabilities |\n|---|---|---|---|---|---|")
+    print(f"| variant | s | of {against} | extra memory, MiB | of {against} | sum of log-probabilities |")
+    print("|---|---|---|---|---|---|")
     for name, row in middle.items():
         print(
             f"| {name} | {row['seconds']:.2f} | 1/{base['seconds'] / row['seconds']:.2f} | {row['memory']:.0f} "

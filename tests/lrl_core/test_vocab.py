@@ -131,3 +131,15 @@ def test_rollout_and_loss_agree_under_autocast():
         assert (
             torch.equal(head.logits(hidden), hidden @ weight.t() + bias) or head.logits(hidden).dtype == torch.float32
         )
+
+
+def test_without_the_entropy_the_rest_is_the_same():
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(7, 4, dtype=torch.float64), torch.randn(11, 4, dtype=torch.float64)
+    tokens, position = torch.arange(7), torch.arange(7)
+    sampling = Sampling(temperature=0.7, top_k=5, banned=(8,), min_length=3, eos=2)
+    asked = (hidden, Head(weight, None), tokens, position, sampling, 2)
+    whole, part = vocab.score_vocabulary(*asked), vocab.score_vocabulary(*asked, entropy=False)
+    for name in ("logprobs", "log_stop", "log_z"):
+        torch.testing.assert_close(getattr(part, name), getattr(whole, name))
+    assert part.entropy.isnan().all()

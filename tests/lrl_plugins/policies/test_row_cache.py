@@ -42,7 +42,7 @@ SCRIPTS = {
         ("rows", [1, 0, 2, 2, 5, 5]), ("write", 1), ("rows", [4, 5, 2, 3]), ("write", 1)
     ],
     "growing again": [("write", 2), ("rows", [0]), ("write", 1), ("rows", [0, 0, 0, 0]), ("write", 1)],
-    "more columns than were set aside": [("write", 2), ("write", ROOM - 1), ("write", 3), ("rows", [2, 0]), ("write", 1)],
+    "more columns than set aside": [("write", 2), ("write", ROOM - 1), ("write", 3), ("rows", [2, 0]), ("write", 1)],
 }  # fmt: skip
 
 
