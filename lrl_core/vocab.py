@@ -107,7 +107,7 @@ def over_vocabulary(
     def one_chunk(part: Tensor, weight: Tensor, bias: Tensor | None, at: Tensor, banned: Repeats | None) -> Tensor:
         return fn(sampling.scale(Head(weight, bias).logits(part), at, banned).log_softmax(-1))
 
-    chunks = _chunks(hidden.shape[0], head.weight.shape[0])
+    chunks = _chunks(hidden, head.weight.shape[0])
     results = [
         checkpoint(
             one_chunk,
@@ -123,9 +123,12 @@ def over_vocabulary(
     return torch.cat(results) if results else hidden.new_zeros(0)
 
 
-def _chunks(count: int, vocabulary: int) -> list[slice]:
-    size = max(1, min(CHUNK_ELEMENTS // vocabulary, max(CHUNK_ROWS, BLOCK_ELEMENTS // vocabulary)))
-    return [slice(start, start + size) for start in range(0, count, size)]
+def _chunks(hidden: Tensor, vocabulary: int) -> list[slice]:
+    if hidden.device.type == "cpu":
+        size = min(CHUNK_ELEMENTS // vocabulary, max(CHUNK_ROWS, BLOCK_ELEMENTS // vocabulary))
+    else:  # memory is larger there, and it is the number of kernels that costs
+        size = 8 * CHUNK_ELEMENTS // vocabulary
+    return [slice(start, start + max(1, size)) for start in range(0, len(hidden), max(1, size))]
 
 
 def _of_chunk(repeats: Repeats | None, rows: slice) -> Repeats | None:
@@ -134,7 +137,7 @@ def _of_chunk(repeats: Repeats | None, rows: slice) -> Repeats | None:
 
 def _logits(hidden: Tensor, head: Head) -> Iterator[tuple[slice, Tensor]]:
     """The logits of each chunk of rows, in the one buffer: they are gone when the next chunk is asked for."""
-    chunks = _chunks(hidden.shape[0], head.weight.shape[0])
+    chunks = _chunks(hidden, head.weight.shape[0])
     buffer = hidden.new_empty(min(hidden.shape[0], chunks[0].stop) if chunks else 0, head.weight.shape[0])
     for rows in chunks:
         part = hidden[rows]
