@@ -233,7 +233,7 @@ class _Score(torch.autograd.Function):
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         outputs = VocabularyScores(*(hidden.new_empty(len(hidden), dtype=wide) for _ in VocabularyScores._fields))
         for rows, logits in _logits(hidden, Head(weight, bias if bias.numel() else None)):
-            here, of_chunk = VocabularyScores(*(output[rows] for output in outputs)), asked.within(rows)
+            here, of_chunk = _rows(outputs, rows), asked.within(rows)
             for block in _blocks(logits):
                 for output, scores in zip(here, of_chunk.within(block).scores(logits[block], entropy), strict=True):
                     output[block] = scores

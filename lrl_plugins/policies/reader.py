@@ -80,7 +80,7 @@ class Reader(nn.Module):
         together = self._after_one(Prefix(tokens, torch.tensor([2, 3])), context)
         short = context.select(torch.tensor([0])) if context else None
         alone = self._after_one(Prefix(tokens[:1, :2], torch.tensor([2])), short)
-        self.uneven = bool((together[0] - alone[0]).abs().max() <= 1e-4 * alone.abs().max())
+        self.uneven = _near(together[0], alone[0], 1e-4)
 
     @torch.no_grad()
     def try_packing(self, example: Int[Tensor, "1 3"]) -> None:
@@ -103,7 +103,7 @@ class Reader(nn.Module):
             self.packs = False
         else:
             apart[1, 2] = together[1, 2]  # behind the end of its episode
-            self.packs = bool((together - apart).abs().max() <= 1e-4 * apart.abs().max())
+            self.packs = _near(together, apart, 1e-4)
         if not self.packs:
             part.set_attn_implementation("sdpa")
 
@@ -119,7 +119,7 @@ class Reader(nn.Module):
         through = self._after_one(prefix, context)
         self.steps = True
         around = self._after_one(prefix, context)
-        self.steps = bool((around - through).abs().max() <= 1e-5 * through.abs().max())
+        self.steps = _near(around, through, 1e-5)
 
     def _after_one(self, prefix: Prefix, context: Context | None) -> Float[Tensor, "B V"]:
         _, state = self.begin(prefix, context)
@@ -153,7 +153,7 @@ class Reader(nn.Module):
             use_cache=False,
             packing=line.packing,
         ).last_hidden_state
-        return line.align(hidden if self.scale == 1 else hidden * self.scale, episodes.shape[1])
+        return line.align(self._scaled(hidden), episodes.shape[1])
 
     def begin(self, prefix: Prefix, context: Context | None = None) -> tuple[Float[Tensor, "B V"], CacheState]:
         """Read the prefixes; logits of the first episode token."""
@@ -176,7 +176,7 @@ class Reader(nn.Module):
             masks = [None if mask is None else mask[:, None, None] for mask in (after.mask, _mask_of(state.context))]
             places = state.columns if state.position is None else state.position
             hidden = state.steps(tokens, places, masks[0], state.cache, masks[1])
-            return self.head.logits(hidden if self.scale == 1 else hidden * self.scale), after
+            return self.head.logits(self._scaled(hidden)), after
         positions = None if state.position is None else state.position[:, None]
         hidden = self._hidden(tokens[:, None], after.mask, positions, state.context, state.cache, state.columns)
         return self.head.logits(hidden[:, 0]), after
@@ -198,7 +198,10 @@ class Reader(nn.Module):
             arguments["position_ids"] = positions
         if context is not None:
             arguments |= {"encoder_hidden_states": context.states, "encoder_attention_mask": context.mask}
-        hidden = self.part(**arguments).last_hidden_state
+        return self._scaled(self.part(**arguments).last_hidden_state)
+
+    def _scaled(self, hidden: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
+        """What the output matrix is applied to."""
         return hidden if self.scale == 1 else hidden * self.scale
 
     def _new_cache(self, crossed: bool) -> Cache:
@@ -236,6 +239,11 @@ class Reader(nn.Module):
                 f"{self.who}: got a line of {columns} tokens (prompt and episode); {type(self.model).__name__} has "
                 f"room for {self.limit}. Shorten prompts or the decoder's max_length, or choose a longer model."
             )
+
+
+def _near(mine: Tensor, other: Tensor, tolerance: float) -> bool:
+    """Whether two ways of reading give the same numbers, up to a share of the largest."""
+    return bool((mine - other).abs().max() <= tolerance * other.abs().max())
 
 
 def _mask_of(context: Context | None) -> Bool[Tensor, "B N"] | None:

@@ -70,6 +70,15 @@ def _table(module: nn.Module) -> Float[Tensor, "N D"]:
     return module.weight
 
 
+def _look_back(
+    projected: Float[Tensor, "b E"], heads: int, mask: Bool[Tensor, "b 1 1 L"] | None, cache: Cache, layer: int
+) -> Float[Tensor, "b D"]:
+    """Self-attention of one more token per row, from its query, key and value side by side; the cache grows by it."""
+    query, key, value = projected.view(len(projected), 3, heads, -1, 1).transpose(3, 4).unbind(1)
+    keys, values = cache.update(key, value, layer)
+    return _attention(query, keys, values, attn_mask=mask).flatten(1)
+
+
 class GPT2Steps:
     """GPT-2: norms before attention and before the two-layer network (Radford 2019).
 
@@ -102,9 +111,7 @@ class GPT2Steps:
         """The hidden states of one more token per row."""
         x = self.words[tokens] + self.places[positions]
         for layer, (before, into, out, between, wide, act, narrow) in enumerate(self.blocks):
-            query, key, value = into(before(x)).view(len(tokens), 3, self.heads, -1, 1).transpose(3, 4).unbind(1)
-            keys, values = cache.update(key, value, layer)
-            x = x + out(_attention(query, keys, values, attn_mask=mask).view(x.shape))
+            x = x + out(_look_back(into(before(x)), self.heads, mask, cache, layer))
             x = x + narrow(act(wide(between(x))))
         return self.last(x)
 
@@ -142,9 +149,7 @@ class MarianSteps:
         shape = (len(tokens), self.heads, 1, -1)
         x = self.words[tokens] * self.scale + self.places[positions]
         for layer, (into, out, norm, ask, answer, norm2, wide, act, narrow, norm3) in enumerate(self.blocks):
-            query, key, value = into(x).view(len(tokens), 3, self.heads, -1, 1).transpose(3, 4).unbind(1)
-            keys, values = cache.self_attention_cache.update(key, value, layer)
-            x = norm(x + out(_attention(query, keys, values, attn_mask=mask).reshape(x.shape)))
+            x = norm(x + out(_look_back(into(x), self.heads, mask, cache.self_attention_cache, layer)))
             source: Any = cache.cross_attention_cache.layers[layer]
             seen = _attention(ask(x).view(shape), source.keys, source.values, attn_mask=cross_mask)
             x = norm2(x + answer(seen.reshape(x.shape)))

@@ -11,11 +11,8 @@ samples of one prompt do.
 
 import argparse
 import contextlib
-import gzip
 import io
-import json
 import os
-import random
 import statistics
 import time
 import warnings
@@ -24,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from captions import captions, half_learnt
 
 from lrl_core.interfaces import Reward, TaskFacts
 from lrl_core.testing.rewards import example_tokenizer
@@ -45,23 +43,10 @@ class Contest(NamedTuple):
     """Ours, nothing seen before."""
 
 
-def corrupted(caption: str, words: Sequence[str], rng: random.Random) -> str:
-    """A caption as a half-trained captioner would write it."""
-    kept = []
-    for word in caption.split():
-        dice = rng.random()
-        if dice >= 0.16:
-            kept.append(rng.choice(words) if dice < 0.32 else word)
-    return " ".join(kept or ["a"])
-
-
 def episodes(folder: Path, candidates: int, duplicates: float) -> tuple[list[str], list[tuple[str, ...]]]:
     """Candidates and the references of each."""
-    with gzip.open(folder / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
-        pictures = [tuple(json.loads(line)["en"]) for line, _ in zip(lines, range(candidates), strict=False)]
-    rng = random.Random(0)
-    words = [word for captions in pictures[:200] for word in captions[0].split()]
-    said = [corrupted(captions[0], words, rng) for captions in pictures]
+    pictures = captions(folder, candidates)
+    said = half_learnt(pictures)
     new = max(len(said) - round(duplicates * len(said)), 1)
     order = [i % new for i in range(len(said))]
     return [said[i] for i in order], [pictures[i] for i in order]

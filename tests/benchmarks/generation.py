@@ -8,15 +8,12 @@ before and certain then), so that the work is the same. `generate` gets each pro
 
 import argparse
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import models_for_speed as shapes
 import torch

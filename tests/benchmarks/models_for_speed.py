@@ -7,17 +7,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+from captions import captions
+
 PAD, EOS, BOS = 0, 1, 2
 VOCABULARY = 32_000
-
-
-def captions(data: Path, split: str = "train") -> list[list[str]]:
-    """The five English captions of every picture."""
-    path = data / "multi30k_captions5" / f"{split}.jsonl.gz"
-    if not path.is_file():
-        raise SystemExit(f"{path} is not there; name the folder that holds multi30k_captions5: --data FOLDER.")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line)["en"] for line in lines]
 
 
 def save_tokenizer(data: Path, folder: Path) -> Any:
@@ -43,7 +36,7 @@ def save_tokenizer(data: Path, folder: Path) -> Any:
 
 def prompts(data: Path, tokenizer: Any, count: int, length: int, seed: int = 0) -> list[str]:
     """Texts of exactly `length` tokens, cut from captions that follow one another."""
-    chance, pictures = random.Random(seed), captions(data)[:4000]
+    chance, pictures = random.Random(seed), captions(data / "multi30k_captions5", 4000)
     texts: list[str] = []
     while len(texts) < count:
         ids: list[int] = []

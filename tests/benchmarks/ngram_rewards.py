@@ -11,11 +11,8 @@ where Java is installed. Rounds are interleaved, and medians are shown.
 
 import argparse
 import contextlib
-import gzip
 import io
-import json
 import os
-import random
 import shutil
 import statistics
 import sys
@@ -24,15 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-
-def corrupted(caption: str, words: Sequence[str], draw: random.Random) -> str:
-    """A caption with a sixth of its words dropped and a sixth replaced."""
-    said = []
-    for word in caption.split():
-        fate = draw.random()
-        if fate > 1 / 6:
-            said.append(draw.choice(words) if fate < 1 / 3 else word)
-    return " ".join(said or words[:1])
+from captions import captions, half_learnt
 
 
 def interleaved(functions: Sequence[Callable[[], Sequence[float]]], rounds: int) -> list[float]:
@@ -56,11 +45,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # read when numpy and torch are imported
-    with gzip.open(arguments.data / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
-        images = [json.loads(line)["en"] for _, line in zip(range(arguments.captions), lines, strict=False)]
-    draw = random.Random(0)
-    vocabulary = [word for captions in images[:200] for word in captions[0].split()]
-    texts = [corrupted(captions[0], vocabulary, draw) for captions in images]
+    images = captions(arguments.data, arguments.captions)
+    texts = half_learnt(images)
     print("| what | peer | peer ms | ours ms | ratio | largest difference |\n|---|---|---|---|---|---|")
     for what, peer, theirs, ours in rows(texts, images, arguments.self):
         with contextlib.redirect_stdout(io.StringIO()):  # pycocoevalcap prints as it goes
@@ -74,7 +60,7 @@ def main() -> None:
 Scores = Callable[[], Sequence[float]]
 
 
-def rows(texts: list[str], images: list[list[str]], others: int) -> list[tuple[str, str, Scores, Scores]]:
+def rows(texts: list[str], images: list[tuple[str, ...]], others: int) -> list[tuple[str, str, Scores, Scores]]:
     """What is compared: its name, the peer's, the peer's function and ours."""
     try:
         from pycocoevalcap.bleu.bleu import Bleu
@@ -154,7 +140,7 @@ class Rewards:
         images: The references of each text.
     """
 
-    def __init__(self, texts: list[str], images: list[list[str]]) -> None:
+    def __init__(self, texts: list[str], images: list[tuple[str, ...]]) -> None:
         import torch
 
         from lrl_core.testing.rewards import example_rollout, facts_of

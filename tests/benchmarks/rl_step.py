@@ -12,8 +12,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from itertools import pairwise
@@ -21,10 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
 import models_for_speed as shapes
 from lightning.pytorch import Callback
+from running import ask, say
 
 BETA = 0.04
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
@@ -61,7 +58,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
 
 def report(steps: list[float], tokens: list[int], parts: dict[str, float]) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print("RESULT " + json.dumps({"steps": steps, "tokens": tokens, "parts": parts, "peak": peak}), flush=True)
+    say({"steps": steps, "tokens": tokens, "parts": parts, "peak": peak})
 
 
 def run_trl(options: argparse.Namespace) -> None:
@@ -210,15 +207,13 @@ def run_lrl(options: argparse.Namespace) -> None:
 def child(engine: str, folder: Path) -> dict[str, Any]:
     """Run one engine in a process of its own."""
     name, _, knob = engine.partition("@")
-    command = [sys.executable, __file__, *sys.argv[1:], "--child", name, "--folder", str(folder)]
-    threads = arguments().threads
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
-    environment |= {"PYTHONPATH": str(Path(__file__).parent)} | (KEEP_MEMORY if knob else {})
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not results:
-        raise SystemExit(f"{engine} failed:\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}")
-    return json.loads(results[-1].removeprefix("RESULT "))
+    environment = {
+        "OMP_NUM_THREADS": str(arguments().threads),
+        "HF_HUB_OFFLINE": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    return ask("--child", name, "--folder", str(folder), environment=environment | (KEEP_MEMORY if knob else {}))
 
 
 def main() -> None:

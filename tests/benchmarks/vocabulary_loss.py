@@ -9,10 +9,7 @@ objectives do: a weight per token, an entropy bonus with gradient, and a ratio o
 
 import argparse
 import importlib.util
-import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +17,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from running import ask, say
+
+QUIET = {"TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_OFFLINE": "1"}
 VARIANTS = ("naive", "trl selective", "trl fused", "lrl token", "lrl entropy", "lrl sequence")
 
 
@@ -128,17 +128,7 @@ def run(options: argparse.Namespace) -> None:
         start = time.perf_counter()
         total = loss()
         seconds = time.perf_counter() - start
-    print("RESULT " + json.dumps({"seconds": seconds, "memory": memory.extra, "total": float(total)}))
-
-
-def child(variant: str) -> dict[str, float]:
-    command = [sys.executable, __file__, *sys.argv[1:], "--child", variant]
-    environment = os.environ | {"TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    results = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if not results:
-        raise SystemExit(f"{variant} failed:\n{done.stderr[-3000:]}")
-    return json.loads(results[-1].removeprefix("RESULT "))
+    say({"seconds": seconds, "memory": memory.extra, "total": float(total)})
 
 
 def main() -> None:
@@ -156,7 +146,7 @@ def main() -> None:
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for _ in range(options.rounds):
         for name in variants:
-            seen[name].append(child(name))
+            seen[name].append(ask("--child", name, environment=QUIET))
     middle = {
         name: {key: median(run[key] for run in runs) for key in ("seconds", "memory", "total")}
         for name, runs in seen.items()
