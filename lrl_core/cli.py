@@ -12,20 +12,21 @@ _HELP = """usage: lrl <command> [options]
 Reinforcement learning for language generation: every part of the training step is a plugin chosen by name.
 
 train and evaluate (lrl <command> --help shows every option)
-  fit        Train by a recipe:            lrl fit --config captioning/quickstart
-  validate   Measure on validation data:   lrl validate --config ... --ckpt_path ...
-  test       Measure on test data:         lrl test --config ... --ckpt_path ...
-  predict    Write answers:                lrl predict --config ... --ckpt_path ...
+  fit          Train by a recipe:            lrl fit --config captioning/quickstart
+  validate     Measure on validation data:   lrl validate --config ... --ckpt_path ...
+  test         Measure on test data:         lrl test --config ... --ckpt_path ...
+  predict      Write answers:                lrl predict --config ... --ckpt_path ...
 
 look around
-  plugins    List the installed plugins, where they come from and what is broken.
-  recipes    List the shipped recipes; copy one to change it.
-  score      Apply a reward to texts in a file, without any training.
-  new        Start a package with a plugin of your own: lrl new reward Brevity
+  plugins      List the installed plugins, where they come from and what is broken.
+  recipes      List the shipped recipes; copy one to change it.
+  score        Apply a reward to texts in a file, without any training.
+  transcripts  Read what was said in a run: lrl transcripts predictions.jsonl
+  new          Start a package with a plugin of your own: lrl new reward Brevity
 
 options
-  -h, --help     Show this text.
-  --version      Show the version.
+  -h, --help   Show this text.
+  --version    Show the version.
 
 What a plugin takes:   lrl fit --model.reward.help CIDErD
 Errors are short; LRL_TRACEBACK=1 shows where they come from."""
@@ -90,6 +91,12 @@ def _score(arguments: list[str]) -> int:
     return score.main(arguments[1:])
 
 
+def _transcripts(arguments: list[str]) -> int:
+    from lrl_core.commands import transcripts
+
+    return transcripts.main(arguments[1:])
+
+
 def _new(arguments: list[str]) -> int:
     from lrl_core.commands import new
 
@@ -104,6 +111,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plugins": _plugins,
     "recipes": _recipes,
     "score": _score,
+    "transcripts": _transcripts,
     "new": _new,
 }
 

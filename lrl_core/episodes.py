@@ -2,15 +2,16 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lrl_core.conversation import Conversations
 from lrl_core.interfaces import Environment, Policy
-from lrl_core.sampling import Sampling
-from lrl_core.types import Prompts, Reply, Rollout
+from lrl_core.sampling import Bans, Sampling
+from lrl_core.types import Prompts, Rollout
 
 Choice = tuple[Int[Tensor, " b"], Float[Tensor, " b"]]
 """A token for each row and its log-probability under the distribution it was drawn from."""
@@ -55,6 +56,8 @@ def play(
         forced: Tokens that each episode is fed before it may choose (one list per episode); None for none. An opening
             that ends with `eos` is a whole episode.
     """
+    if environment is not None and environment.closes:
+        sampling = replace(sampling, closes=environment.closes)
     distinct, index = prompts.distinct()
     rows = torch.arange(len(prompts), device=index.device).repeat_interleave(samples)
     table = _Table(prompts.select(rows), max_length, pad, eos, forced, environment)
@@ -76,8 +79,9 @@ def _play(
     running = torch.ones_like(held, dtype=torch.bool)
     for t in range(table.max_length):
         position = torch.full_like(held, t)
-        if sampling.no_repeat_ngram:  # the rest of `sampling` needs no memory: `choose` sees to it
-            logits = sampling.allow(logits, position, sampling.repeated(table.tokens[held, :t]))
+        bans = table.bans(t, held, sampling)  # the rest of `sampling` needs no memory: `choose` sees to it
+        if bans is not None:
+            logits = sampling.allow(logits, position, bans)
         tokens, logprobs = choose(logits, position)
         tokens, chosen = table.feed(tokens, held)
         table.write(t, held, tokens, logprobs, chosen, running)
@@ -130,12 +134,22 @@ class _Table:
         self.lengths = torch.zeros(count, dtype=torch.long, device=device)
         self.queues = [deque(opening) for opening in forced] if forced else [deque() for _ in range(count)]
         self.waiting = sum(len(queue) for queue in self.queues)
-        self.environment = environment
-        self.states: list[Any] = environment.start(prompts) if environment else []
-        self.said: list[list[int]] = [[] for _ in self.states]
+        self.talks = Conversations(environment, prompts) if environment else None
+        self.said: list[list[int]] = [[] for _ in range(count)]
         # Episodes that end when their queue is empty.
         self.leaving = {episode for episode, queue in enumerate(self.queues) if queue and queue[-1] == eos}
         self.environment_reward = torch.zeros(count, max_length, device=device) if environment else None
+        closes = self.talks is not None and self.talks.shut is not None
+        self.closed = torch.zeros(count, max_length, dtype=torch.bool, device=device) if closes else None
+
+    def bans(self, t: int, held: Tensor, sampling: Sampling) -> Bans | None:
+        """What these rows may not choose now: a repeated n-gram, what the environment has closed."""
+        bans = sampling.repeated(self.tokens[held, :t])
+        if self.talks is None or self.talks.shut is None or self.closed is None:
+            return bans
+        shut = self.talks.shut.to(held.device)[held]
+        self.closed[held, t] = shut
+        return Bans.of(shut, sampling.closes).beside(bans) if bool(shut.any()) else bans
 
     def feed(self, tokens: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
         """Replace what was chosen by what waits in the queues; True where the choice stands."""
@@ -159,15 +173,13 @@ class _Table:
 
     def converse(self, t: int, held: Tensor, tokens: Tensor, chosen: Tensor, ended: Tensor) -> None:
         """Let the environment answer the rows that hand over."""
-        if self.environment is None:
+        if self.talks is None:
             return
-        turn_ends = set(self.environment.turn_ends)
-        for episode, token, was_chosen, has_ended in zip(
-            held.tolist(), tokens.tolist(), chosen.tolist(), ended.tolist(), strict=True
-        ):
+        rows = zip(held.tolist(), tokens.tolist(), chosen.tolist(), ended.tolist(), strict=True)
+        for episode, token, was_chosen, has_ended in rows:
             if was_chosen:
                 self.said[episode].append(token)
-                if token in turn_ends or has_ended:
+                if self.talks.hands_over(self.said[episode], has_ended):
                     self._answer(t, episode)
 
     def over(self, held: Tensor) -> Tensor:
@@ -178,30 +190,14 @@ class _Table:
         return torch.tensor(over, device=held.device)
 
     def _answer(self, t: int, episode: int) -> None:
-        assert self.environment is not None and self.environment_reward is not None
-        try:
-            reply = self.environment.reply(self.states[episode], self.said[episode])
-        except Exception as error:
-            raise RuntimeError(self._complaint(episode, t, f"raised {type(error).__name__}: {error}")) from error
-        self._admit(reply, episode, t)
+        assert self.talks is not None and self.environment_reward is not None
+        reply = self.talks.answer(episode, self.said[episode], self.tokens[episode, : t + 1], self.vocabulary)
         self.said[episode] = []
         self.environment_reward[episode, t] = reply.reward
         self.queues[episode].extend(reply.tokens)
         self.waiting += len(reply.tokens)
         if reply.done:
             self.leaving.add(episode)
-
-    def _admit(self, reply: Reply, episode: int, t: int) -> None:
-        strange = [token for token in reply.tokens if not 0 <= token < self.vocabulary]
-        if strange:
-            expected = f"said token ids {strange}; expected ids from 0 to {self.vocabulary - 1}. Mend its reply()"
-            raise ValueError(self._complaint(episode, t, expected))
-
-    def _complaint(self, episode: int, t: int, what: str) -> str:
-        transcript = self.tokens[episode, : t + 1].tolist()
-        return (
-            f"Environment {type(self.environment).__name__}, episode {episode}: {what}. Token ids so far: {transcript}."
-        )
 
     def rollout(self, sampling: Sampling) -> Rollout:
         return Rollout(
@@ -213,4 +209,5 @@ class _Table:
             terminated=self.terminated,
             sampling=sampling,
             environment_reward=self.environment_reward,
+            closed=self.closed,
         ).trimmed()

@@ -96,7 +96,17 @@ class Environment(Component):
     """Somebody who answers: an oracle, a source sentence that is still being spoken."""
 
     turn_ends: tuple[int, ...] = ()
-    """Token ids with which the policy hands over."""
+    """Token ids with which the policy hands over; it also does with its end token."""
+    longest_turn: int | None = None
+    """The policy hands over after this many tokens at the latest; None: only when it says so."""
+    closes: tuple[int, ...] = ()
+    """Token ids that can be closed: while `closed` says so, the policy cannot choose them. The loss knows of it."""
+    reads: tuple[int, ...] = ()
+    """Token ids that show the policy one more piece of its prompt; () where it sees all of it from the start.
+
+    `Prompts.features["visible"]` [B, R + 1] then says how many prompt tokens can be seen after 0..R of them."""
+    shown: int = 0
+    """Pieces that the policy has been shown before its first token."""
 
     @abstractmethod
     def start(self, prompts: Prompts) -> list[Any]:
@@ -105,6 +115,19 @@ class Environment(Component):
     @abstractmethod
     def reply(self, state: Any, said: Sequence[int]) -> Reply:
         """Answer one row; `said` is what the policy chose since its last turn, the hand-over token included."""
+
+    def closed(self, state: Any) -> bool:
+        """Whether a row may not choose the tokens of `closes` now; asked at the start and after every reply."""
+        return False
+
+    def speech(self, tokens: Sequence[int], chosen: Sequence[bool]) -> Sequence[int]:
+        """The tokens of an episode that make its text, for rewards and metrics. Default: all, both sides' words.
+
+        Args:
+            tokens: The episode.
+            chosen: Which of them the policy chose.
+        """
+        return tokens
 
 
 class Decoder(Component):
@@ -235,7 +258,7 @@ class Task(LightningDataModule, ABC):
         """The metric of a stage ("validate" or "test").
 
         `update(ids: list[str], candidates: list[str], references: list[tuple[str, ...]])`; `compute()` gives a
-        dict of names and scalar tensors.
+        dict of names and scalar tensors. A `lrl_core.reports.EpisodeMetric` is given whole answers instead.
         """
 
 
@@ -253,6 +276,15 @@ def components(root: nn.Module) -> list[Component]:
 
 
 def bind_all(root: nn.Module, facts: TaskFacts) -> None:
-    """Let every component in a module, itself included, learn what the task knows."""
-    for component in components(root):
+    """Let every component in a module, itself included, learn what the task knows; parts before what they are in."""
+    for component in _parts_first(root, set()):
         component.bind(facts)
+
+
+def _parts_first(root: nn.Module, seen: set[nn.Module]) -> Iterator[Component]:
+    seen.add(root)
+    for child in root.children():
+        if child not in seen:
+            yield from _parts_first(child, seen)
+    if isinstance(root, Component):
+        yield root

@@ -1,7 +1,7 @@
 """PolicyGradient, the LightningModule: roll out, score, compare, update."""
 
 from collections.abc import Callable, Collection
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ from lrl_core.interfaces import (
 from lrl_core.phases import Phase, SchedulerFactory, WarmUp, factories, of_policy, refuse_unsuited, trained
 from lrl_core.ranks import sum_over_ranks, world_size
 from lrl_core.reference import Reference, load_policy, policy_and_known
-from lrl_core.reports import Answer, Examination, experience_metrics, pace
+from lrl_core.reports import Answer, Examination, experience_metrics, pace, texts_of
 from lrl_core.scoring import begun, compare
 from lrl_core.seeds import seed_step
 from lrl_core.step_log import StepLog, added, of_learner
@@ -317,8 +317,7 @@ class PolicyGradient(LightningModule, Sampler):
     def _play(self, prompts: Prompts, decoder: Decoder) -> Rollout:
         self.policy.eval()
         rollout = decoder.decode(self.policy, prompts, self.environment)
-        lines = zip(rollout.tokens.tolist(), rollout.lengths.tolist(), strict=True)
-        return replace(rollout, texts=tuple(self.tokenizer.decode(tokens[:length]) for tokens, length in lines))
+        return replace(rollout, texts=texts_of(rollout, self.tokenizer, self.environment))
 
     def _every_optimizer(self) -> list[LightningOptimizer]:
         optimizers = self.optimizers()
@@ -367,8 +366,8 @@ class PolicyGradient(LightningModule, Sampler):
         self._end_stage("test")
 
     def predict_step(self, prompts: Prompts, batch_idx: int) -> list[dict[str, Any]]:
-        """Answer prompts; the answers as rows of id, text and references."""
-        return [asdict(answer) for answer in self._answer(prompts)]
+        """Answer prompts; the answers as rows of id, text and references, and the turns of conversations."""
+        return [answer.row() for answer in self._answer(prompts)]
 
     def _begin_stage(self, stage: str) -> None:
         metric = self.trainer.datamodule.metrics(stage)  # type: ignore[attr-defined]
@@ -381,7 +380,7 @@ class PolicyGradient(LightningModule, Sampler):
 
     @torch.no_grad()
     def _answer(self, prompts: Prompts) -> list[Answer]:
-        return Answer.of(self._play(prompts, self.answering))
+        return Answer.of(self._play(prompts, self.answering), self.tokenizer)
 
     @torch.no_grad()
     def _examine(self, prompts: Prompts) -> None:

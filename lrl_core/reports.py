@@ -1,7 +1,10 @@
 """What a run says of itself: numbers of one experience for the log, and answers to held-out prompts."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,7 +14,9 @@ from torchmetrics import Metric
 from lrl_core.clock import Clock, peak_memory
 from lrl_core.divergence import log_ratio_by_episode
 from lrl_core.functional import by_group
+from lrl_core.interfaces import Environment
 from lrl_core.ranks import sum_over_ranks
+from lrl_core.tokenizer import Tokenizer
 from lrl_core.types import Experience, RewardSignal, Rollout
 
 
@@ -25,16 +30,80 @@ class Answer:
     """What the policy said."""
     references: tuple[str, ...]
     """What people said; () where nobody did."""
+    tokens: tuple[int, ...] = ()
+    """The whole episode, an environment's words included."""
+    chosen: tuple[bool, ...] = ()
+    """Which of the tokens the policy chose."""
+    paid: float | None = None
+    """What the environment paid in all; None in a monologue."""
+    turns: tuple[tuple[str, str], ...] = ()
+    """In a conversation: who spoke ("policy" or "world") and what, in order; () in a monologue."""
+    example: dict[str, Any] = field(default_factory=dict)
+    """The prompt's row as loaded."""
 
     @classmethod
-    def of(cls, rollout: Rollout) -> list["Answer"]:
-        """The answers of a decoded rollout."""
-        prompts = rollout.prompts
-        texts = rollout.texts or ("",) * len(rollout)
-        return [
-            cls(prompt_id(rollout, row), text, prompts.references[row] if prompts.references else ())
-            for row, text in enumerate(texts)
-        ]
+    def of(cls, rollout: Rollout, tokenizer: Tokenizer | None = None) -> list["Answer"]:
+        """The answers of a rollout with texts.
+
+        Args:
+            rollout: The episodes.
+            tokenizer: Tells the turns of conversations; None leaves them out.
+        """
+        prompts, paid = rollout.prompts, rollout.environment_reward
+        answers = []
+        for row, text in enumerate(rollout.texts or ("",) * len(rollout)):
+            length = int(rollout.lengths[row])
+            tokens = tuple(rollout.tokens[row, :length].tolist())
+            chosen = tuple(rollout.action_mask[row, :length].tolist())
+            answers.append(
+                cls(
+                    prompt_id(rollout, row),
+                    text,
+                    prompts.references[row] if prompts.references else (),
+                    tokens,
+                    chosen,
+                    None if paid is None else float(paid[row].sum()),
+                    () if paid is None or tokenizer is None else turns_of(tokens, chosen, tokenizer),
+                    prompts.examples[row] if prompts.examples else {},
+                )
+            )
+        return answers
+
+    def row(self) -> dict[str, Any]:
+        """What is written down of it, as JSON allows: id, text and references; of a conversation its turns too."""
+        row: dict[str, Any] = {"id": self.id, "text": self.text, "references": self.references}
+        turns = [{"who": who, "text": text} for who, text in self.turns]
+        return row | ({} if self.paid is None else {"turns": turns, "paid": self.paid})
+
+
+class EpisodeMetric(Metric):
+    """A task's metric of whole episodes, where texts are not enough: who said what in a conversation."""
+
+    @abstractmethod
+    def update(self, answers: list[Answer]) -> None:
+        """Add the answers that this rank gave."""
+
+
+def turns_of(tokens: Sequence[int], chosen: Sequence[bool], tokenizer: Tokenizer) -> tuple[tuple[str, str], ...]:
+    """Who spoke and what, in order.
+
+    Args:
+        tokens: An episode.
+        chosen: Which of the tokens the policy chose.
+        tokenizer: The task's.
+    """
+    spoken = groupby(zip(tokens, chosen, strict=True), key=lambda pair: pair[1])
+    said = (("policy" if own else "world", tokenizer.decode([token for token, _ in pairs])) for own, pairs in spoken)
+    return tuple((who, text) for who, text in said if text)
+
+
+def texts_of(rollout: Rollout, tokenizer: Tokenizer, environment: Environment | None) -> tuple[str, ...]:
+    """The episodes as text: what the policy said, or what an environment says that they amount to."""
+    rows = zip(rollout.tokens.tolist(), rollout.action_mask.tolist(), rollout.lengths.tolist(), strict=True)
+    lines = ((tokens[:length], chosen[:length]) for tokens, chosen, length in rows)
+    if environment is None:
+        return tuple(tokenizer.decode(tokens) for tokens, _ in lines)
+    return tuple(tokenizer.decode(environment.speech(tokens, chosen)) for tokens, chosen in lines)
 
 
 class Examination:
@@ -56,8 +125,11 @@ class Examination:
 
     def scores(self) -> dict[str, Tensor]:
         """The metric's numbers, and `perplexity` per token of the human answers where there are any."""
-        ids, texts, references = zip(*((a.id, a.text, a.references) for a in self.answers), strict=True)
-        self.metric.update(list(ids), list(texts), list(references))
+        if isinstance(self.metric, EpisodeMetric):
+            self.metric.update(self.answers)
+        else:
+            ids, texts, references = zip(*((a.id, a.text, a.references) for a in self.answers), strict=True)
+            self.metric.update(list(ids), list(texts), list(references))
         scores = dict(self.metric.compute())
         total, tokens = sum_over_ranks(self._likelihood)
         return scores | ({"perplexity": (-total / tokens).exp().float()} if tokens > 0 else {})

@@ -8,19 +8,33 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
-class Repeats(NamedTuple):
-    """Tokens that would complete an n-gram for the second time: sparse pairs, sorted by row."""
+class Bans(NamedTuple):
+    """Tokens that may not be chosen at some places only (a repeated n-gram, what an environment has closed): pairs."""
 
     row: Int[Tensor, " M"]
-    """Which of N rows of logits."""
+    """Which of N rows of logits; sorted."""
     token: Int[Tensor, " M"]
     """Which token may not follow there; a pair may occur twice."""
 
-    def within(self, rows: slice) -> "Repeats":
+    @classmethod
+    def of(cls, places: Bool[Tensor, " N"], tokens: tuple[int, ...]) -> "Bans":
+        """The same tokens, at least one, at every one of N places that is True."""
+        row = places.nonzero().squeeze(1).repeat_interleave(len(tokens))
+        return cls(row, torch.tensor(tokens, device=row.device, dtype=torch.long).repeat(len(row) // len(tokens)))
+
+    def beside(self, other: "Bans | None") -> "Bans":
+        """These pairs and others of the same rows."""
+        if other is None:
+            return self
+        row, token = torch.cat([self.row, other.row]), torch.cat([self.token, other.token])
+        order = row.argsort()
+        return Bans(row[order], token[order])
+
+    def within(self, rows: slice) -> "Bans":
         """The pairs of these consecutive rows, counted from the first of them."""
         ends = torch.tensor([rows.start, rows.stop], device=self.row.device)
         first, last = torch.searchsorted(self.row, ends).tolist()
-        return Repeats(self.row[first:last] - rows.start, self.token[first:last])
+        return Bans(self.row[first:last] - rows.start, self.token[first:last])
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,7 @@ class Sampling:
         no_repeat_ngram: No n-gram of this many tokens occurs twice in an episode; 0 allows all. The whole line
             counts, also what was forced or said by an environment; the prompt does not. EOS is never banned by it,
             and where it would leave no token at all it bans nothing.
+        closes: Token ids that cannot be drawn where the rollout says so (`Rollout.closed`), as an environment decides.
     """
 
     temperature: float = 1.0
@@ -53,6 +68,7 @@ class Sampling:
     eos: int | None = None
     limit: int | None = None
     no_repeat_ngram: int = 0
+    closes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         expected = {
@@ -78,33 +94,33 @@ class Sampling:
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
     def scale(
-        self, logits: Float[Tensor, "N V"], position: Int[Tensor, " N"], repeats: Repeats | None = None
+        self, logits: Float[Tensor, "N V"], position: Int[Tensor, " N"], bans: Bans | None = None
     ) -> Float[Tensor, "N V"]:
         """Logits after bans and temperature, in float32 (or wider); banned entries are -inf.
 
         Args:
             logits: What the policy says.
             position: Index t of the token that is chosen, counted from the start of the episode.
-            repeats: What `repeated` or `repeats` says of these rows; None where no n-gram is banned.
+            bans: What else may not be chosen in these rows; None for nothing.
         """
-        return self.scale_(logits.clone(), position, repeats)
+        return self.scale_(logits.clone(), position, bans)
 
     def scale_(
-        self, logits: Float[Tensor, "N V"], position: Int[Tensor, " N"], repeats: Repeats | None = None
+        self, logits: Float[Tensor, "N V"], position: Int[Tensor, " N"], bans: Bans | None = None
     ) -> Float[Tensor, "N V"]:
         """The same without a copy of the vocabulary: the given logits may be overwritten. Arguments as in `scale`."""
         scaled = logits if logits.dtype == torch.float64 else logits.float()
         if self.temperature != 1:
             scaled = scaled.div_(self.temperature)
-        return self._allow_(scaled, position, repeats)
+        return self._allow_(scaled, position, bans)
 
     def allow(
-        self, logits: Float[Tensor, "N V"], position: Int[Tensor, " N"], repeats: Repeats | None = None
+        self, logits: Float[Tensor, "N V"], position: Int[Tensor, " N"], bans: Bans | None = None
     ) -> Float[Tensor, "N V"]:
         """The same logits with every banned entry at -inf; twice is the same as once. Arguments as in `scale`."""
-        return self._allow_(logits.clone(), position, repeats)
+        return self._allow_(logits.clone(), position, bans)
 
-    def _allow_(self, logits: Tensor, position: Tensor, repeats: Repeats | None) -> Tensor:
+    def _allow_(self, logits: Tensor, position: Tensor, bans: Bans | None) -> Tensor:
         if self.banned:
             logits.index_fill_(1, torch.tensor(self.banned, device=logits.device), -torch.inf)
         if self.min_length > 1:
@@ -112,12 +128,15 @@ class Sampling:
         if self.limit is not None:
             others = torch.arange(logits.shape[1], device=logits.device) != self.eos
             logits.masked_fill_((position + 1 >= self.limit)[:, None] & others, -torch.inf)
-        if repeats is not None:
-            fewer = logits.index_put((repeats.row, repeats.token), logits.new_tensor(-torch.inf))
-            logits = torch.where((fewer > -torch.inf).any(1, keepdim=True), fewer, logits)
+        if bans is not None and self.closes:
+            closed = torch.isin(bans.token, torch.tensor(self.closes, device=logits.device))
+            logits = _without(logits, bans, closed)
+            logits = _without(logits, bans, ~closed)  # where both leave nothing, it is the repetition that is allowed
+        elif bans is not None:
+            logits = _without(logits, bans, torch.ones_like(bans.token, dtype=torch.bool))
         return logits
 
-    def repeated(self, history: Int[Tensor, "N T"]) -> Repeats | None:
+    def repeated(self, history: Int[Tensor, "N T"]) -> Bans | None:
         """What may not come next after these lines, all T tokens long; None where no n-gram is banned.
 
         Rows may be padded: what they are told is of no use after their end.
@@ -126,21 +145,28 @@ class Sampling:
         if n == 0:
             return None
         if length < n:
-            return Repeats(history.new_zeros(0), history.new_zeros(0))
+            return Bans(history.new_zeros(0), history.new_zeros(0))
         seen = history.unfold(1, n, 1)
         context = history[:, length - n + 1 :]
         row, start = (seen[:, :, :-1] == context[:, None]).all(2).nonzero(as_tuple=True)
         token = history[row, start + n - 1]
         free = token != self.eos if self.eos is not None else torch.ones_like(token, dtype=torch.bool)
-        return Repeats(row[free], token[free])
+        return Bans(row[free], token[free])
 
-    def repeats(self, tokens: Int[Tensor, "B T"], at: tuple[Tensor, ...]) -> Repeats | None:
+    def bans(
+        self, tokens: Int[Tensor, "B T"], at: tuple[Tensor, ...], closed: Bool[Tensor, "B T"] | None = None
+    ) -> Bans | None:
         """What could not come at these places of finished episodes; row n of the answer is place n.
 
         Args:
             tokens: The episodes.
             at: Rows and columns of N places, in reading order.
+            closed: Where an environment had closed the tokens of `closes`; None for nowhere.
         """
+        repeats = self._repeats(tokens, at)
+        return repeats if closed is None or not self.closes else Bans.of(closed[at], self.closes).beside(repeats)
+
+    def _repeats(self, tokens: Int[Tensor, "B T"], at: tuple[Tensor, ...]) -> Bans | None:
         if self.no_repeat_ngram == 0:
             return None
         place = torch.full_like(tokens, -1)
@@ -153,7 +179,7 @@ class Sampling:
             pairs.append((rows[rows >= 0], found.token[rows >= 0]))
         row, token = (torch.cat(parts) for parts in zip(*pairs, strict=True)) if pairs else (place[:0, 0],) * 2
         order = row.argsort()
-        return Repeats(row[order], token[order])
+        return Bans(row[order], token[order])
 
     def keep(self, scaled: Float[Tensor, "N V"]) -> Bool[Tensor, "N V"]:
         """Which tokens top-k, top-p and min-p leave in, from the result of `scale`. The most probable always stays."""
@@ -170,3 +196,9 @@ class Sampling:
             best = scaled.amax(1, keepdim=True)
             kept &= (scaled - best).exp() >= self.min_p
         return kept
+
+
+def _without(logits: Float[Tensor, "N V"], bans: Bans, which: Bool[Tensor, " M"]) -> Float[Tensor, "N V"]:
+    """Logits without some of the pairs, but for rows of which nothing would be left."""
+    fewer = logits.index_put((bans.row[which], bans.token[which]), logits.new_tensor(-torch.inf))
+    return torch.where((fewer > -torch.inf).any(1, keepdim=True), fewer, logits)

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrl_core.masks import length_mask
-from lrl_core.sampling import Repeats, Sampling
+from lrl_core.sampling import Bans, Sampling
 from lrl_core.vocab import Head, VocabularyScores, over_vocabulary, score_vocabulary
 
 Batch = TypeVar("Batch", bound="_Rows")
@@ -69,7 +69,7 @@ def _joined(name: str, values: list[Any]) -> Any:
         return {key: _joined(f"{name}[{key!r}]", [value[key] for value in values]) for key in first}
     if isinstance(first, tuple) and all(isinstance(value, tuple) for value in values):
         return tuple(item for value in values for item in value)
-    if all(value == first for value in values):
+    if not any(isinstance(value, Tensor) for value in values) and all(value == first for value in values):
         return first
     raise ValueError(
         f"Parts of one batch differ in {name}: got {[type(value).__name__ for value in values]}; expected the same "
@@ -110,6 +110,8 @@ class Prompts(_Rows):
     """One human answer of each row as tokens, EOS included, padded on the right; None where there are none."""
     target_lengths: Int[Tensor, " B"] | None = None
     """How many of the U tokens are real."""
+    target_mask: Bool[Tensor, "B U"] | None = None
+    """False on target tokens that stand in the line but are not learnt (an environment's words); None: all are."""
     features: dict[str, Tensor] = field(default_factory=dict)
     """What is not text, first axis B: pixels, regions, region_lengths, a hidden object."""
     examples: tuple[dict[str, Any], ...] = ()
@@ -153,6 +155,8 @@ class Rollout(_Rows):
     """How the distribution was made; None for human answers, which nobody drew."""
     environment_reward: Float[Tensor, "B T"] | None = None
     """What the environment paid, on the token that earned it; None without an environment."""
+    closed: Bool[Tensor, "B T"] | None = None
+    """True where the environment's `closes` tokens could not be chosen; None where nothing is ever closed."""
     reference_logprobs: Float[Tensor, "B T"] | None = None
     """Log-probabilities of the tokens under a reference policy; None where no part asks for them."""
     texts: tuple[str, ...] | None = None
@@ -166,11 +170,12 @@ class Rollout(_Rows):
         """The human answers as if rolled out; None where the prompts carry none."""
         if prompts.targets is None or prompts.target_lengths is None:
             return None
+        mask = length_mask(prompts.target_lengths, prompts.targets.shape[1])
         return cls(
             prompts=prompts,
             tokens=prompts.targets,
             lengths=prompts.target_lengths,
-            action_mask=length_mask(prompts.target_lengths, prompts.targets.shape[1]),
+            action_mask=mask if prompts.target_mask is None else mask & prompts.target_mask,
             logprobs=torch.zeros(prompts.targets.shape, device=prompts.targets.device),
             terminated=torch.ones_like(prompts.target_lengths, dtype=torch.bool),
         )
@@ -186,6 +191,7 @@ class Rollout(_Rows):
             action_mask=self.action_mask[:, :longest],
             logprobs=self.logprobs[:, :longest],
             environment_reward=_cut(self.environment_reward, longest),
+            closed=_cut(self.closed, longest),
             reference_logprobs=_cut(self.reference_logprobs, longest),
         )
 
@@ -361,7 +367,7 @@ class PolicyOutput:
 
     def over_vocabulary(self, fn: Callable[[Float[Tensor, "n V"]], Float[Tensor, " n"]]) -> Float[Tensor, "B T"]:
         """One number per chosen token from all its log-probabilities; `fn` sees them in chunks [n V]."""
-        return self._spread(over_vocabulary(fn, self._hidden, self.head, self._at[1], self.sampling, self._repeats))
+        return self._spread(over_vocabulary(fn, self._hidden, self.head, self._at[1], self.sampling, self._bans))
 
     @cached_property
     def _scores(self) -> VocabularyScores:
@@ -373,12 +379,12 @@ class PolicyOutput:
         return self._score(self.rollout.tokens[self._at], entropy=False)
 
     def _score(self, tokens: Int[Tensor, " N"], entropy: bool = True) -> VocabularyScores:
-        asked = tokens, self._at[1], self.sampling, self.eos, self._repeats
+        asked = tokens, self._at[1], self.sampling, self.eos, self._bans
         return score_vocabulary(self._hidden, self.head, *asked, entropy=entropy)
 
     @cached_property
-    def _repeats(self) -> Repeats | None:
-        return self.sampling.repeats(self.rollout.tokens, self._at)
+    def _bans(self) -> Bans | None:
+        return self.sampling.bans(self.rollout.tokens, self._at, self.rollout.closed)
 
     def _spread(self, values: Float[Tensor, " N"]) -> Float[Tensor, "B T"]:
         empty = values.new_zeros(self.rollout.tokens.shape)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lrl_core.sampling import Repeats, Sampling
+from lrl_core.sampling import Bans, Sampling
 
 CHUNK_ELEMENTS = 1 << 23
 """How many logits may be alive at once: 32 MiB in float32."""
@@ -65,7 +65,7 @@ def score_vocabulary(
     position: Int[Tensor, " N"],
     sampling: Sampling,
     eos: int | None,
-    repeats: Repeats | None = None,
+    bans: Bans | None = None,
     entropy: bool = True,
 ) -> VocabularyScores:
     """Score N tokens against the vocabulary with gradients to `hidden` and `head`.
@@ -77,12 +77,12 @@ def score_vocabulary(
         position: Its index in the episode.
         sampling: How the distribution was made.
         eos: End token for `log_stop`; None gives -inf.
-        repeats: What `sampling.repeats` says of these tokens' places; None where it bans no n-gram.
+        bans: What else may not be chosen at these tokens' places; None for nothing.
         entropy: Whether the entropy is wanted; False says NaN and saves a tenth of the time.
     """
     hidden = hidden.to(head.weight.dtype)
     bias = head.bias if head.bias is not None else hidden.new_zeros(0)
-    return VocabularyScores(*_Score.apply(hidden, head.weight, bias, tokens, position, sampling, eos, repeats, entropy))
+    return VocabularyScores(*_Score.apply(hidden, head.weight, bias, tokens, position, sampling, eos, bans, entropy))
 
 
 def over_vocabulary(
@@ -91,7 +91,7 @@ def over_vocabulary(
     head: Head,
     position: Int[Tensor, " N"],
     sampling: Sampling,
-    repeats: Repeats | None = None,
+    bans: Bans | None = None,
 ) -> Float[Tensor, " N"]:
     """Apply `fn` to the log-probabilities (bans and temperature, no truncation) of each chunk, with gradients.
 
@@ -101,10 +101,10 @@ def over_vocabulary(
         head: Output matrix and bias.
         position: Index of the token in the episode.
         sampling: How the distribution was made.
-        repeats: What `sampling.repeats` says of these places; None where it bans no n-gram.
+        bans: What else may not be chosen at these places; None for nothing.
     """
 
-    def one_chunk(part: Tensor, weight: Tensor, bias: Tensor | None, at: Tensor, banned: Repeats | None) -> Tensor:
+    def one_chunk(part: Tensor, weight: Tensor, bias: Tensor | None, at: Tensor, banned: Bans | None) -> Tensor:
         return fn(sampling.scale(Head(weight, bias).logits(part), at, banned).log_softmax(-1))
 
     chunks = _chunks(hidden, head.weight.shape[0])
@@ -115,7 +115,7 @@ def over_vocabulary(
             head.weight,
             head.bias,
             position[rows],
-            _of_chunk(repeats, rows),
+            _of_chunk(bans, rows),
             use_reentrant=False,
         )
         for rows in chunks
@@ -131,8 +131,8 @@ def _chunks(hidden: Tensor, vocabulary: int) -> list[slice]:
     return [slice(start, start + max(1, size)) for start in range(0, len(hidden), max(1, size))]
 
 
-def _of_chunk(repeats: Repeats | None, rows: slice) -> Repeats | None:
-    return None if repeats is None else repeats.within(rows)
+def _of_chunk(bans: Bans | None, rows: slice) -> Bans | None:
+    return None if bans is None else bans.within(rows)
 
 
 def _logits(hidden: Tensor, head: Head) -> Iterator[tuple[slice, Tensor]]:
@@ -159,14 +159,14 @@ class _Asked(NamedTuple):
     position: Tensor
     sampling: Sampling
     eos: int | None
-    repeats: Repeats | None
+    bans: Bans | None
 
     def within(self, rows: slice) -> "_Asked":
         parts = self.tokens[rows], self.position[rows]
-        return _Asked(*parts, self.sampling, self.eos, _of_chunk(self.repeats, rows))
+        return _Asked(*parts, self.sampling, self.eos, _of_chunk(self.bans, rows))
 
     def scaled(self, logits: Tensor) -> Tensor:
-        return self.sampling.scale_(logits, self.position, self.repeats)
+        return self.sampling.scale_(logits, self.position, self.bans)
 
     def left_in(self, scaled: Tensor) -> Tensor:
         """The scaled logits that truncation leaves in; the token that was drawn is one of them."""
@@ -226,10 +226,10 @@ class _Score(torch.autograd.Function):
         position: Tensor,
         sampling: Sampling,
         eos: int | None,
-        repeats: Repeats | None,
+        bans: Bans | None,
         entropy: bool,
     ) -> tuple[Tensor, ...]:
-        asked = _Asked(tokens, position, sampling, eos, repeats)
+        asked = _Asked(tokens, position, sampling, eos, bans)
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         outputs = VocabularyScores(*(hidden.new_empty(len(hidden), dtype=wide) for _ in VocabularyScores._fields))
         for rows, logits in _logits(hidden, Head(weight, bias if bias.numel() else None)):
@@ -238,7 +238,7 @@ class _Score(torch.autograd.Function):
                 for output, scores in zip(here, of_chunk.within(block).scores(logits[block], entropy), strict=True):
                     output[block] = scores
         ctx.save_for_backward(hidden, weight, bias, tokens, position, *outputs)
-        ctx.asked = sampling, eos, repeats
+        ctx.asked = sampling, eos, bans
         return outputs
 
     @staticmethod

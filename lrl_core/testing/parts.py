@@ -112,9 +112,9 @@ def _check_bans(rollout: Rollout) -> None:
     if sampling.limit is not None:
         assert bool(rollout.terminated.all()), "an episode was cut although the limit forces the end token"
     at = rollout.action_mask.nonzero(as_tuple=True)
-    repeats = sampling.repeats(rollout.tokens, at)
-    if repeats is not None:
-        again = (rollout.tokens[at][repeats.row] == repeats.token) & (at[1][repeats.row] + 1 >= sampling.min_length)
+    bans = sampling.bans(rollout.tokens, at, rollout.closed)
+    if bans is not None:
+        again = (rollout.tokens[at][bans.row] == bans.token) & (at[1][bans.row] + 1 >= sampling.min_length)
         assert not bool(again.any()), f"an n-gram of {sampling.no_repeat_ngram} tokens occurs twice"
 
 

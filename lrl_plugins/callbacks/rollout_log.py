@@ -8,8 +8,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lrl_core.module import PolicyGradient
-from lrl_core.reports import prompt_id
-from lrl_core.types import Experience
+from lrl_core.reports import prompt_id, turns_of
+from lrl_core.tokenizer import Tokenizer
+from lrl_core.types import Experience, Rollout
 
 
 class RolloutLog(Callback):
@@ -38,7 +39,7 @@ class RolloutLog(Callback):
         experience, step = pl_module.last_experience, int(pl_module.steps_done)
         if experience is None or experience.rollout is None or (step - 1) % self.every or not trainer.is_global_zero:
             return
-        self._append("rollouts.jsonl", episode_rows(experience, step, self.episodes))
+        self._append("rollouts.jsonl", episode_rows(experience, step, self.episodes, pl_module.tokenizer))
 
     def on_predict_batch_end(
         self,
@@ -59,8 +60,17 @@ class RolloutLog(Callback):
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def episode_rows(experience: Experience, step: int, count: int) -> list[dict[str, Any]]:
-    """The first `count` episodes as JSON objects; NaN rewards become null."""
+def episode_rows(
+    experience: Experience, step: int, count: int, tokenizer: Tokenizer | None = None
+) -> list[dict[str, Any]]:
+    """The first episodes as JSON objects; NaN rewards become null.
+
+    Args:
+        experience: What a step drew.
+        step: Number of the training step.
+        count: How many episodes, at most.
+        tokenizer: Tells the turns of conversations; None leaves them out.
+    """
     rollout, reward, advantage = experience.rollout, experience.reward, experience.advantage
     assert rollout is not None
     assert reward is not None
@@ -81,8 +91,19 @@ def episode_rows(experience: Experience, step: int, count: int) -> list[dict[str
                 "advantage": [_number(value) for value in advantage.value[row, :length].tolist()],
                 "logprobs": [_number(value) for value in rollout.logprobs[row, :length].tolist()],
             }
+            | _conversation(rollout, row, tokenizer)
         )
     return rows
+
+
+def _conversation(rollout: Rollout, row: int, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """Who said what, and what was paid for it in all; nothing of a monologue."""
+    if rollout.environment_reward is None or tokenizer is None:
+        return {}
+    length = int(rollout.lengths[row])
+    spoken = turns_of(rollout.tokens[row, :length].tolist(), rollout.action_mask[row, :length].tolist(), tokenizer)
+    turns = [{"who": who, "text": text} for who, text in spoken]
+    return {"turns": turns, "paid": _number(float(rollout.environment_reward[row].sum()))}
 
 
 def _number(value: float) -> float | None:

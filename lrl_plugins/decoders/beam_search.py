@@ -3,8 +3,9 @@
 from lrl_core.interfaces import Environment, Policy
 from lrl_core.types import Prompts, Rollout
 from lrl_plugins.decoders.beams import Normalisation, Ranking, play_beams
-from lrl_plugins.decoders.limits import Constraints, LimitedDecoder, refuse_environment
+from lrl_plugins.decoders.limits import Constraints, LimitedDecoder
 from lrl_plugins.decoders.sample import Greedy
+from lrl_plugins.decoders.turn_beams import play_turns
 
 
 class BeamSearch(LimitedDecoder):
@@ -12,6 +13,10 @@ class BeamSearch(LimitedDecoder):
 
     A prompt is done once its best finished score is no worse than the best that any live prefix could still reach
     (its summed log-probability over the largest penalty). At the length limit live prefixes compete as they are.
+
+    Where an environment answers, each turn of the policy is a beam search of its own over what it says until it hands
+    over; the best prefix that does is said, the answer stands, and the next turn begins (Strub 2017). |Y| is then the
+    length of the turn. Each turn reads the conversation so far anew.
 
     Args:
         width: Prefixes kept per prompt, >= 1; 1 is greedy decoding.
@@ -42,5 +47,6 @@ class BeamSearch(LimitedDecoder):
         return Greedy.bound(self)
 
     def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
-        refuse_environment(self, environment)
-        return play_beams(policy, prompts, self, self.ranking)[0].rollout(prompts)
+        if environment is not None:
+            return play_turns(policy, prompts, self, self.ranking, environment)
+        return play_beams(policy, prompts, self, self.ranking)[0].rollout(prompts, self)

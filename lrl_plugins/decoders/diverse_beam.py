@@ -59,7 +59,7 @@ class DiverseBeam(LimitedDecoder):
     def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
         refuse_environment(self, environment)
         beams = play_beams(policy, prompts, self, self.ranking, self.groups, self.strength)
-        rollouts = Rollout.cat([beam.rollout(prompts) for beam in beams])
+        rollouts = Rollout.cat([beam.rollout(prompts, self) for beam in beams])
         rows = torch.arange(len(prompts), device=prompts.lengths.device)
         if self.every_group:
             offsets = torch.arange(self.groups, device=rows.device) * len(prompts)

@@ -157,5 +157,5 @@ def refuse_environment(decoder: Decoder, environment: Environment | None) -> Non
     if environment is not None:
         raise ValueError(
             f"{type(decoder).__name__} cannot play with an environment ({type(environment).__name__}): its prefixes "
-            "would need an answer each. Use Greedy or Sample."
+            "would need an answer each. Use Greedy, Sample or BeamSearch."
         )

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 from lrl_core.interfaces import Policy, State, TaskFacts
 from lrl_core.types import PolicyOutput, Prompts, Rollout
 from lrl_plugins.policies.adapters import without_adapters
+from lrl_plugins.policies.compiled import Steps, known
 from lrl_plugins.policies.layout import Prefix, begin_with
 from lrl_plugins.policies.loading import begin_token, check_source, end_token, load, special_tokens, tiny_input
 from lrl_plugins.policies.model_parts import prepare
@@ -37,6 +38,9 @@ class CausalLM(Policy):
             episodes too: less memory for the loss, about a third more time, the same gradient.
         value_head: A linear estimate of the return before each token, 0 at first: `none`, `detached` (its gradient
             stops before the other weights) or `shared`.
+        steps: How a token is read while episodes are drawn: `eager`, or `compiled` by torch.compile into kernels of
+            fixed shapes, on a GPU as CUDA graphs. Same numbers; compiling takes a while, and keys and values stay in
+            memory between batches. Where it cannot work, a warning says why and steps are eager.
     """
 
     def __init__(
@@ -48,9 +52,11 @@ class CausalLM(Policy):
         train: Trained = EVERYTHING,
         gradient_checkpointing: bool = False,
         value_head: ValueHead = "none",
+        steps: Steps = "eager",
     ) -> None:
         super().__init__()
         check_source("CausalLM", path, config)
+        self.steps = known(steps, "CausalLM")
         self.path, self.config = path, config
         self.padding_side, self.begin_with_bos = padding_side, begin_with_bos
         self.trained, self.gradient_checkpointing, self.value_head = train, gradient_checkpointing, value_head
@@ -67,6 +73,8 @@ class CausalLM(Policy):
         self.reader.try_packing(example["input_ids"])
         self.reader.try_steps(example["input_ids"])
         prepare(self, self.reader, self.trained, self.gradient_checkpointing)
+        if self.steps == "compiled":
+            self.reader.compile_steps(example["input_ids"])
         self.values = make_values(self.value_head, self.reader.width, "CausalLM")
         accept_older_weights(self)
         self.train(self.training)

@@ -11,6 +11,7 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedMod
 from lrl_core.masks import length_mask
 from lrl_core.types import Rollout
 from lrl_core.vocab import Head
+from lrl_plugins.policies.compiled import Compiled, as_it_is
 from lrl_plugins.policies.heads import fit_vocabulary, hidden_scale, output_head
 from lrl_plugins.policies.layout import Line, Prefix, Side, lay_out
 from lrl_plugins.policies.packing import PACKED, pack
@@ -49,6 +50,7 @@ class Reader(nn.Module):
         cache = DynamicCache(config=part.config)
         self.by_column = any(cache.is_sliding) or any(cache.is_linear)
         self.uneven, self.packs, self.steps = True, False, False
+        self.compiled: Compiled | None = None
         self._check_side()
 
     @property
@@ -115,11 +117,37 @@ class Reader(nn.Module):
             example: Three ordinary ids.
             context: Two rows for cross-attention; None without an encoder.
         """
-        prefix = Prefix(example.expand(2, -1), torch.tensor([3, 2 if self.uneven and self.places else 3]))
+        prefix = self._two(example)
         through = self._after_one(prefix, context)
         self.steps = True
         around = self._after_one(prefix, context)
         self.steps = _near(around, through, 1e-5)
+
+    @torch.no_grad()
+    def compile_steps(self, example: Int[Tensor, "1 3"], context: Context | None = None) -> None:
+        """Take steps through compiled kernels from now on, if memory of fixed size gives the numbers of the modules.
+
+        What this costs is one uncompiled step; kernels are made when episodes are played. Leaves eval mode on.
+
+        Args:
+            example: Three ordinary ids.
+            context: Two rows for cross-attention; None without an encoder.
+        """
+        prefix = self.eval()._two(example)
+        through = self._after_one(prefix, context)
+        trial = self.compiled = Compiled(self.who, as_it_is)
+        try:
+            around = self._after_one(prefix, context)
+        except TypeError as error:
+            trial.give_up(str(error))
+        else:
+            if not (trial.failed or _near(around, through, 1e-5)):
+                trial.give_up(f"{type(self.part).__name__} then gives other numbers")
+        self.compiled = None if trial.failed else Compiled(self.who)
+
+    def _two(self, example: Int[Tensor, "1 3"]) -> Prefix:
+        """Two tiny prefixes, of different lengths where the model can read such."""
+        return Prefix(example.expand(2, -1), torch.tensor([3, 2 if self.uneven and self.places else 3]))
 
     def _after_one(self, prefix: Prefix, context: Context | None) -> Float[Tensor, "B V"]:
         _, state = self.begin(prefix, context)
@@ -157,6 +185,16 @@ class Reader(nn.Module):
 
     def begin(self, prefix: Prefix, context: Context | None = None) -> tuple[Float[Tensor, "B V"], CacheState]:
         """Read the prefixes; logits of the first episode token."""
+        hidden, state = self.first(prefix, context)
+        return self.head.logits(hidden), state
+
+    def step(self, tokens: Int[Tensor, " B"], state: CacheState) -> tuple[Float[Tensor, "B V"], CacheState]:
+        """Read one more token of each row; logits of the next one."""
+        hidden, after = self.next(tokens, state)
+        return self.head.logits(hidden), after
+
+    def first(self, prefix: Prefix, context: Context | None = None) -> tuple[Float[Tensor, "B D"], CacheState]:
+        """Read the prefixes; the state before the first episode token."""
         line = self._lay_out(prefix, prefix.tokens[:, :0], prefix.lengths)
         cache = self._new_cache(context is not None)
         hidden = self._hidden(line.tokens, line.mask, line.positions, context, cache, 0)
@@ -166,20 +204,20 @@ class Reader(nn.Module):
         position = prefix.lengths if line.uneven else None
         rest = context.remembered() if context else None
         state = CacheState(cache, columns, mask, position, rest, self._steps(prefix.tokens.device.type))
-        return self.head.logits(line.align(hidden, 1)[:, 0]), state
+        return line.align(hidden, 1)[:, 0], state
 
-    def step(self, tokens: Int[Tensor, " B"], state: CacheState) -> tuple[Float[Tensor, "B V"], CacheState]:
-        """Read one more token of each row; logits of the next one."""
+    def next(self, tokens: Int[Tensor, " B"], state: CacheState) -> tuple[Float[Tensor, "B D"], CacheState]:
+        """Read one more token of each row; the state before the next one."""
         after = state.grown()
         if state.steps is not None:
             self._check_room(after.columns)
             masks = [None if mask is None else mask[:, None, None] for mask in (after.mask, _mask_of(state.context))]
             places = state.columns if state.position is None else state.position
             hidden = state.steps(tokens, places, masks[0], state.cache, masks[1])
-            return self.head.logits(self._scaled(hidden)), after
+            return self._scaled(hidden), after
         positions = None if state.position is None else state.position[:, None]
         hidden = self._hidden(tokens[:, None], after.mask, positions, state.context, state.cache, state.columns)
-        return self.head.logits(hidden[:, 0]), after
+        return hidden[:, 0], after
 
     def _hidden(
         self,
@@ -197,7 +235,7 @@ class Reader(nn.Module):
         if self.places and positions is not None:
             arguments["position_ids"] = positions
         if context is not None:
-            arguments |= {"encoder_hidden_states": context.states, "encoder_attention_mask": context.mask}
+            arguments |= {"encoder_hidden_states": context.states, "encoder_attention_mask": context.attended()}
         return self._scaled(self.part(**arguments).last_hidden_state)
 
     def _scaled(self, hidden: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
@@ -213,8 +251,13 @@ class Reader(nn.Module):
 
     def _steps(self, device: str) -> Step | None:
         """The way around the modules, where it gives what they would give now."""
-        plain = not (self.part.training or torch.is_grad_enabled() or torch.is_autocast_enabled(device))
-        return steps_of(self.part) if self.steps and plain else None
+        mixed = torch.is_autocast_enabled(device)
+        if mixed and self.compiled is not None:
+            self.compiled.warn("the precision is a mixed one")
+        if mixed or self.part.training or torch.is_grad_enabled():
+            return None
+        compiled = self.compiled.steps(self.part) if self.compiled is not None else None
+        return compiled or (steps_of(self.part) if self.steps else None)
 
     def _lay_out(self, prefix: Prefix, episode: Int[Tensor, "B E"], lengths: Int[Tensor, " B"]) -> Line:
         line = lay_out(prefix, episode, lengths, self.side)

@@ -54,6 +54,13 @@ class RowLayer(DynamicLayer):
         self.rows = left
         self._look()
 
+    def move_to(self, buffers: list[Tensor]) -> None:
+        """Go on in other memory, which has room for all that is in use."""
+        for new, old in zip(buffers, self.buffers, strict=True):
+            new[: self.rows, :, : self.columns] = old[: self.rows, :, : self.columns]
+        self.buffers = buffers
+        self._look()
+
     def _own(self, states: list[Tensor], columns: int) -> None:
         """Copy what is there into buffers with room for more columns."""
         self.rows = states[0].shape[0]
@@ -77,9 +84,19 @@ class RowCache(Cache):
         self.origin: Tensor | None = None  # which prompt each row was made of, and how many columns they share
         self.shared = 0
 
+    def row_layers(self) -> list[RowLayer]:
+        """The layers."""
+        return [layer for layer in self.layers if isinstance(layer, RowLayer)]
+
+    def settle(self) -> None:
+        """Let rows move within the memory in which they stand, though none has moved yet."""
+        if self.origin is None:
+            self.origin = torch.arange(self.row_layers()[0].rows, device=self.row_layers()[0].device)
+            self.shared = self.get_seq_length()
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Let row i be what row beam_idx[i] was; rows that stay where they are cost nothing."""
-        layers = [layer for layer in self.layers if isinstance(layer, RowLayer)]
+        layers = self.row_layers()
         if self.origin is None:
             self.origin, self.shared = beam_idx, self.get_seq_length()
             for layer in layers:

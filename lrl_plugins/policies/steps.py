@@ -4,6 +4,7 @@ The weights are read anew for every batch of episodes. Only plain decoders of kn
 way, and only after the numbers were compared with those of the modules; everything else goes through the modules.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -36,14 +37,32 @@ class Affine(NamedTuple):
         weights: list[Tensor] = []
         biases: list[Tensor] = []
         for module in modules:
-            if not (type(module) is nn.Linear and module.bias is not None):
-                raise TypeError(f"{type(module).__name__} is no plain affine layer")
-            weights.append(module.weight)
-            biases.append(module.bias)
+            weights.append(_linear(module).weight)
+            biases.append(_linear(module).bias)
         return cls(torch.cat(weights).t().contiguous(), torch.cat(biases))
 
     def __call__(self, x: Float[Tensor, "b I"]) -> Float[Tensor, "b O"]:
         return torch.addmm(self.bias, x, self.weight)
+
+
+class Apart(NamedTuple):
+    """The same where each matrix stays where the optimiser changes it: compiled kernels know it by its address."""
+
+    parts: tuple[tuple[Float[Tensor, "O I"], Float[Tensor, " O"]], ...]
+
+    @classmethod
+    def of(cls, *modules: nn.Module) -> "Affine | Apart":
+        """Linear layers side by side, or one Conv1D; TypeError for anything else, a LoRA layer for one."""
+        if type(modules[0]) is Conv1D:
+            return Affine.of(modules[0])
+        return cls(tuple((_linear(module).weight, _linear(module).bias) for module in modules))
+
+    def __call__(self, x: Float[Tensor, "b I"]) -> Float[Tensor, "b O"]:
+        return torch.cat([nn.functional.linear(x, weight, bias) for weight, bias in self.parts], 1)
+
+
+MakeAffine = Callable[..., Affine | Apart]
+"""From linear layers that stand side by side to one that gives all their outputs."""
 
 
 class Norm(NamedTuple):
@@ -62,6 +81,12 @@ class Norm(NamedTuple):
 
     def __call__(self, x: Float[Tensor, "b D"]) -> Float[Tensor, "b D"]:
         return _norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+def _linear(module: nn.Module) -> nn.Linear:
+    if not (type(module) is nn.Linear and module.bias is not None):
+        raise TypeError(f"{type(module).__name__} is no plain affine layer")
+    return module
 
 
 def _table(module: nn.Module) -> Float[Tensor, "N D"]:
@@ -121,19 +146,20 @@ class MarianSteps:
 
     Args:
         part: The decoder, as transformers makes it.
+        affine: How its matrices are held.
     """
 
-    def __init__(self, part: Any) -> None:
+    def __init__(self, part: Any, affine: MakeAffine) -> None:
         self.heads, self.scale = part.layers[0].self_attn.num_heads, part.embed_scale
         self.words, self.places = _table(part.embed_tokens), part.embed_positions.weight
         self.blocks = []
         for block in part.layers:
             own, other = block.self_attn, block.encoder_attn
             self.blocks.append((
-                Affine.of(own.q_proj, own.k_proj, own.v_proj), Affine.of(own.out_proj),
-                Norm.of(block.self_attn_layer_norm), Affine.of(other.q_proj), Affine.of(other.out_proj),
-                Norm.of(block.encoder_attn_layer_norm), Affine.of(block.fc1), block.activation_fn,
-                Affine.of(block.fc2), Norm.of(block.final_layer_norm),
+                affine(own.q_proj, own.k_proj, own.v_proj), affine(own.out_proj),
+                Norm.of(block.self_attn_layer_norm), affine(other.q_proj), affine(other.out_proj),
+                Norm.of(block.encoder_attn_layer_norm), affine(block.fc1), block.activation_fn,
+                affine(block.fc2), Norm.of(block.final_layer_norm),
             ))  # fmt: skip
 
     def __call__(
@@ -157,13 +183,55 @@ class MarianSteps:
         return x
 
 
-def steps_of(part: PreTrainedModel) -> Step | None:
-    """A way around the modules of a decoder; None where it is not one of those known here, or was changed."""
-    if not all(type(parameter) is nn.Parameter and parameter.numel() for parameter in part.parameters()):
-        return None  # cut up over ranks: only the modules know how to put it together
+class ModuleSteps:
+    """The modules themselves, told where a token stands and what it may look at: for compiled kernels alone.
+
+    Args:
+        part: A decoder without cross-attention; TypeError where it takes no positions.
+    """
+
+    def __init__(self, part: PreTrainedModel) -> None:
+        if "position_ids" not in inspect.signature(part.forward).parameters:
+            raise TypeError(f"{type(part).__name__} is not told where a token stands")
+        self.part = part
+
+    def __call__(
+        self,
+        tokens: Int[Tensor, " b"],
+        positions: Int[Tensor, " b"] | int,
+        mask: Bool[Tensor, "b 1 1 L"] | None,
+        cache: Cache,
+        cross_mask: Tensor | None = None,
+    ) -> Float[Tensor, "b D"]:
+        """The hidden states of one more token per row."""
+        if isinstance(positions, int):
+            positions = torch.full_like(tokens, positions)
+        return self.part(
+            input_ids=tokens[:, None],
+            position_ids=positions[:, None],
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, 0]
+
+
+def steps_of(part: PreTrainedModel, affine: MakeAffine = Affine.of) -> Step | None:
+    """A way around the modules of a decoder; None where it is not one of those known here, or was changed.
+
+    Args:
+        part: The decoder.
+        affine: How its matrices are held.
+    """
+    if not is_whole(part):
+        return None  # only the modules know how to put it together
     try:
         if type(part) is GPT2Model:
             return GPT2Steps(part)
-        return MarianSteps(part) if type(part) is MarianDecoder else None
+        return MarianSteps(part, affine) if type(part) is MarianDecoder else None
     except TypeError:
         return None
+
+
+def is_whole(part: nn.Module) -> bool:
+    """Whether all weights are here, not cut up over ranks."""
+    return all(type(parameter) is nn.Parameter and parameter.numel() for parameter in part.parameters())

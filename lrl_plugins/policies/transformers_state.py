@@ -17,12 +17,16 @@ class Context:
 
     states: Float[Tensor, "B N D"]
     """Encoder states, as wide as the decoder expects."""
-    mask: Bool[Tensor, "B N"] | None
-    """False on padding; None where nothing is padded."""
+    mask: Bool[Tensor, "B N"] | Bool[Tensor, "B T N"] | None
+    """False on padding and on what a row, or each token of it, cannot see; None where all is seen."""
 
     def select(self, rows: Int[Tensor, " M"]) -> "Context":
         """The context of these rows, in this order."""
         return Context(self.states[rows], None if self.mask is None else self.mask[rows])
+
+    def attended(self) -> Tensor | None:
+        """The mask as transformers takes it."""
+        return self.mask if self.mask is None or self.mask.ndim == 2 else self.mask[:, None]
 
     def remembered(self) -> "Context":
         """The same shape without the numbers, once the cache holds their keys and values: costs no memory."""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from lrl_core.ranks import world_size
 
 Answers: TypeAlias = dict[str, tuple[str, tuple[str, ...]]]
 """Prompt id -> what was said, and what people said."""
+Row = TypeVar("Row")
 
 
 class Corpus(Metric):
@@ -47,9 +48,7 @@ class Corpus(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Scores of the corpus, the same on every rank; empty before any answer has been added."""
-        rows = _gathered(self._rows)
-        scores = _on_first_rank(lambda: self._scores(rows), type(self).__name__) if rows else {}
-        return {name: torch.tensor(score, device=self.device) for name, score in scores.items()}
+        return scored_together(self._rows, self._scores, self)
 
     def forward(self, ids: list[str], candidates: list[str], references: list[tuple[str, ...]]) -> None:
         """Add answers; a batch on its own is no corpus and has no scores."""
@@ -70,14 +69,29 @@ def mean(scores: list[float]) -> float:
     return sum(scores) / len(scores)
 
 
-def _gathered(rows: Answers) -> Answers:
+def scored_together(
+    rows: dict[str, Row], scores: Callable[[dict[str, Row]], dict[str, float]], metric: Metric
+) -> dict[str, Tensor]:
+    """Scores of the rows of all ranks, computed by the first and the same on every one; empty where there is no row.
+
+    Args:
+        rows: What this rank collected, by prompt id; of rows of several ranks with one id the first rank's counts.
+        scores: Scores of all rows, which come sorted by id.
+        metric: Whose rows these are: its device gets the scores, its name stands in errors.
+    """
+    gathered = _gathered(rows)
+    found = _on_first_rank(lambda: scores(gathered), type(metric).__name__) if gathered else {}
+    return {name: torch.tensor(score, device=metric.device) for name, score in found.items()}
+
+
+def _gathered(rows: dict[str, Row]) -> dict[str, Row]:
     """The rows of all ranks, sorted by id, so that sums do not depend on who had which."""
-    shards: list[Answers] = [{} for _ in range(world_size())]
+    shards: list[dict[str, Row]] = [{} for _ in range(world_size())]
     if len(shards) > 1:
         torch.distributed.all_gather_object(shards, rows)
     else:
         shards = [rows]
-    merged: Answers = {}
+    merged: dict[str, Row] = {}
     for shard in shards:
         merged = shard | merged
     return dict(sorted(merged.items()))

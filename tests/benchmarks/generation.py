@@ -4,6 +4,8 @@ Both read the same weights and the same prompts and end each answer at the same 
 before and certain then), so that the work is the same. `generate` gets each prompt once per sample, as trainers do.
 
     python tests/benchmarks/generation.py --data DATA
+
+`--steps eager compiled` compares the two ways of lrl; on a GPU (`--device cuda`) the compiled one replays CUDA graphs.
 """
 
 import argparse
@@ -35,9 +37,9 @@ def end_at(logits: Tensor, left: Tensor) -> Tensor:
     """Ban the end token, or leave nothing else where one token is left."""
     logits[:, shapes.EOS] = NEVER
     last = left == 1
-    if last.any():
-        logits[last] = NEVER
-        logits[last, shapes.EOS] = 0.0
+    if logits.is_cuda or last.any():  # to ask a GPU would be to wait for it
+        logits.masked_fill_(last[:, None], NEVER)
+        logits[:, shapes.EOS].masked_fill_(last, 0.0)
     return logits
 
 
@@ -109,43 +111,63 @@ def decoder_of(mode: str, longest: int, samples: int) -> Decoder:
     return Greedy(max_length=longest) if mode == "greedy" else BeamSearch(width=4, max_length=longest)
 
 
-def interleaved(engines: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def interleaved(engines: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each; the first rounds warm up: kernels are made, CUDA graphs recorded."""
     seconds: dict[str, list[float]] = {name: [] for name in engines}
-    for number in range(rounds + 1):
+    for number in range(rounds + 2):
         for name, run in engines.items():
             start = time.perf_counter()
             run()
-            if number > 0:  # the first round warms up
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if number > 1:
                 seconds[name].append(time.perf_counter() - start)
-    return seconds
+    return {name: median(times) for name, times in seconds.items()}
 
 
-def compare(policy: Policy, model: Any, facts: TaskFacts, ids: Tensor, mode: str, options: argparse.Namespace) -> str:
-    """One line of the table; `ids` are distinct prompts, of which sampling asks a share several times each."""
+def compare(
+    policies: dict[str, Policy], model: Any, facts: TaskFacts, ids: Tensor, mode: str, options: argparse.Namespace
+) -> list[str]:
+    """Lines of the table; `ids` are distinct prompts, of which sampling asks a share several times each.
+
+    Args:
+        policies: The same model read in each of the asked ways.
+        model: What transformers reads.
+        facts: Of the task.
+        ids: Prompts.
+        mode: How tokens are chosen.
+        options: Of the command line.
+    """
     rows = len(ids)
     samples = options.samples if mode == "sample" else 1
     asked = ids[: rows // samples]
     chance = random.Random(1)
-    lengths = torch.tensor([chance.randint(options.low, options.high) for _ in range(rows)])
-    prompts = Prompts(asked, torch.full((len(asked),), ids.shape[1]), torch.arange(len(asked)))
+    lengths = torch.tensor([chance.randint(options.low, options.high) for _ in range(rows)]).to(ids.device)
+    size = torch.full((len(asked),), ids.shape[1]).to(ids.device)
+    prompts = Prompts(asked, size, torch.arange(len(asked)).to(ids.device))
     decoder = decoder_of(mode, options.high, samples)
     decoder.bind(facts)
-    engines = {
-        "transformers": lambda: peer(model, asked.repeat_interleave(samples, 0), lengths, mode),
-        "lrl": lambda: decoder.decode(Forced(policy, lengths).eval(), prompts).tokens,
-    }
-    theirs, ours = engines["transformers"](), engines["lrl"]()
+
+    def played(policy: Policy) -> Callable[[], Tensor]:
+        return lambda: decoder.decode(Forced(policy, lengths).eval(), prompts).tokens
+
+    engines = {"transformers": lambda: peer(model, asked.repeat_interleave(samples, 0), lengths, mode)}
+    engines |= {steps: played(policy) for steps, policy in policies.items()}
+    theirs = engines["transformers"]()
+    seconds = interleaved(engines, options.rounds)
+    return [
+        f"| {type(model).__name__} | {mode} | {rows} | {steps} | {seconds['transformers']:.2f} | {seconds[steps]:.2f} "
+        f"| {seconds['transformers'] / seconds[steps]:.2f} | {int(lengths.sum()) / seconds[steps]:.0f} "
+        f"| {'drawn' if mode == 'sample' else f'{share_equal(theirs, engines[steps](), lengths):.0%}'} |"
+        for steps in policies
+    ]
+
+
+def share_equal(theirs: Tensor, ours: Tensor, lengths: Tensor) -> float:
+    """How many answers are the same."""
     width = min(theirs.shape[1], ours.shape[1])
-    inside = torch.arange(width) < lengths[:, None]
-    same = ((theirs[:, :width] == ours[:, :width]) | ~inside).all(1).float().mean()
-    seconds = {name: median(times) for name, times in interleaved(engines, options.rounds).items()}
-    ratio, rate = seconds["transformers"] / seconds["lrl"], int(lengths.sum()) / seconds["lrl"]
-    equal = "drawn" if mode == "sample" else f"{float(same):.0%}"
-    name = type(model).__name__
-    return (
-        f"| {name} | {mode} | {rows} | {seconds['transformers']:.2f} | {seconds['lrl']:.2f} | {ratio:.2f} "
-        f"| {rate:.0f} | {equal} |"
-    )
+    inside = torch.arange(width, device=lengths.device) < lengths[:, None]
+    return float(((theirs[:, :width] == ours[:, :width]) | ~inside).all(1).float().mean())
 
 
 def main() -> None:
@@ -160,30 +182,36 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--steps", nargs="+", default=["eager"], choices=["eager", "compiled"], help="how lrl reads")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print("| model | mode | rows | generate, s | lrl, s | ratio | lrl, tokens/s | equal answers |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| model | mode | rows | steps | generate, s | lrl, s | ratio | lrl, tokens/s | equal answers |")
+    print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         words = shapes.save_tokenizer(options.data, Path(folder))
         tokenizer = PretrainedTokenizer(folder)
         texts = shapes.prompts(options.data, words, max(options.rows), 32)
         ids = torch.tensor(words(texts)["input_ids"])
         example = Prompts(ids[:2], torch.full((2,), 32), torch.arange(2))
+        ids = ids.to(options.device)
         facts = TaskFacts(tokenizer=tokenizer, references=(), example=example)
         for model in (shapes.gpt2(options.layers, options.width, 0.0), shapes.marian(options.layers, options.width)):
             path = Path(folder) / type(model).__name__
             model.save_pretrained(path)
-            policy: Policy = (
-                Seq2SeqLM(path=str(path), end_with_eos=False)
-                if model.config.is_encoder_decoder
-                else CausalLM(path=str(path), begin_with_bos=False)
-            )
-            policy.bind(facts)
-            policy.eval()
+            policies: dict[str, Policy] = {}
+            for steps in options.steps:
+                policy: Policy = (
+                    Seq2SeqLM(path=str(path), end_with_eos=False, steps=steps)
+                    if model.config.is_encoder_decoder
+                    else CausalLM(path=str(path), begin_with_bos=False, steps=steps)
+                )
+                policy.bind(facts)
+                policies[steps] = policy.eval().to(options.device)
+            model.to(options.device)
             for rows in options.rows:
                 for mode in options.modes:
-                    print(compare(policy, model, facts, ids[:rows], mode, options), flush=True)
+                    print(*compare(policies, model, facts, ids[:rows], mode, options), sep="\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lrl_core.sampling import Repeats, Sampling
+from lrl_core.sampling import Bans, Sampling
 
 PROBABILITIES = torch.tensor([[0.5, 0.3, 0.15, 0.05]], dtype=torch.float64)
 START = torch.zeros(1, dtype=torch.long)
@@ -82,7 +82,7 @@ def test_what_may_not_come_next():
 def test_places_of_finished_episodes_are_told_what_their_past_forbade():
     tokens = torch.tensor([[1, 2, 1, 2, 3], [4, 4, 4, 0, 0]])
     mask = torch.tensor([[1, 1, 0, 1, 1], [1, 1, 1, 0, 0]]).bool()  # places 0 1 2 3 of row 0, 4 5 6 of row 1
-    repeats = Sampling(no_repeat_ngram=2).repeats(tokens, mask.nonzero(as_tuple=True))
+    repeats = Sampling(no_repeat_ngram=2).bans(tokens, mask.nonzero(as_tuple=True))
     assert pairs(repeats) == [(2, 2), (3, 1), (6, 4)]
     assert repeats.row.tolist() == sorted(repeats.row.tolist())
     assert pairs(repeats.within(slice(3, 8))) == [(0, 1), (3, 4)]
@@ -90,7 +90,7 @@ def test_places_of_finished_episodes_are_told_what_their_past_forbade():
 
 def test_a_ban_that_would_leave_nothing_is_lifted():
     sampling = Sampling(banned=(0,), no_repeat_ngram=1, min_length=9, eos=3)
-    every = Repeats(torch.tensor([0, 0, 1]), torch.tensor([1, 2, 1]))
+    every = Bans(torch.tensor([0, 0, 1]), torch.tensor([1, 2, 1]))
     allowed = sampling.allow(torch.zeros(2, 4), torch.tensor([2, 2]), every)
     assert (allowed == 0).tolist() == [[False, True, True, False], [False, False, True, False]]
     assert sampling.allow(allowed, torch.tensor([2, 2]), every).equal(allowed)
@@ -101,3 +101,27 @@ def test_the_limit_leaves_only_the_end():
     assert (scaled == 0).tolist() == [[True] * 3, [True] * 3, [False, True, False]]
     with pytest.raises(ValueError, match="limit forces the end token"):
         Sampling(limit=3, eos=1, banned=(1,))
+
+
+def test_closed_tokens_are_pairs_of_their_own_beside_repeats():
+    closed = torch.tensor([True, False, True])
+    pairs_of = Bans.of(closed, (4, 7))
+    assert pairs(pairs_of) == [(0, 4), (0, 7), (2, 4), (2, 7)]
+    assert pairs(Bans.of(torch.zeros(3).bool(), (4, 7))) == []
+    both = pairs_of.beside(Bans(torch.tensor([0, 1]), torch.tensor([5, 6])))
+    assert pairs(both) == [(0, 4), (0, 5), (0, 7), (1, 6), (2, 4), (2, 7)]
+    assert both.row.tolist() == sorted(both.row.tolist())
+    assert pairs_of.beside(None) is pairs_of
+    assert pairs(both.within(slice(1, 3))) == [(0, 6), (1, 4), (1, 7)]
+
+
+def test_places_are_told_what_was_closed_there():
+    tokens = torch.tensor([[1, 2, 1], [4, 4, 0]])
+    at = torch.tensor([[1, 0, 1], [1, 1, 0]]).bool().nonzero(as_tuple=True)  # places 0 1 of row 0, 2 3 of row 1
+    closed = torch.tensor([[1, 1, 0], [0, 1, 1]]).bool()
+    assert pairs(Sampling(closes=(9, 8)).bans(tokens, at, closed)) == [(0, 8), (0, 9), (3, 8), (3, 9)]
+    assert pairs(Sampling(closes=(9,), no_repeat_ngram=1).bans(tokens, at, closed)) == [
+        (0, 9), (1, 1), (1, 2), (3, 4), (3, 9),
+    ]  # fmt: skip
+    assert Sampling(closes=(9,)).bans(tokens, at) is None
+    assert Sampling().bans(tokens, at, closed) is None

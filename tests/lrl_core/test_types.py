@@ -86,3 +86,39 @@ def test_policy_output_is_zero_off_the_mask_and_has_no_gradient_there():
     changed = replace(rollout, tokens=rollout.tokens.masked_fill(~rollout.action_mask, 2))
     same = policy(changed).logprobs  # only what stands before a chosen token matters
     assert torch.allclose(same[2], output.logprobs[2])
+
+
+def talked():
+    """The toy episodes with what an environment had closed and paid."""
+    experience = toy_experience()
+    closed = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]).bool()
+    paid = torch.tensor([[0, 0, 0, 1.0], [0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, 0, 3.0]])
+    rollout = replace(experience.rollout, closed=closed, environment_reward=paid)
+    return replace(experience, rollout=rollout)
+
+
+def test_what_was_closed_stays_with_its_tokens():
+    rollout = talked().rollout
+    picked = rollout.select(torch.tensor([2, 1]))
+    assert picked.closed.int().tolist() == [[1, 0, 1, 0], [0, 1, 0, 0]]
+    trimmed = picked.trimmed()
+    assert trimmed.closed.int().tolist() == [[1, 0, 1], [0, 1, 0]]
+    assert trimmed.environment_reward.tolist() == [[0, 2, 0], [0, 0, 0]]
+    joined = Rollout.cat([trimmed, rollout.select(torch.tensor([3]))])
+    assert joined.closed.int().tolist() == [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+
+
+def test_what_was_closed_survives_micro_batches():
+    parts = talked().split(1)
+    assert [part.rollout.closed.int().tolist() for part in parts] == [
+        [[1, 1, 0, 0], [0, 1, 0, 0]],
+        [[1, 0, 1, 0], [0, 0, 0, 1]],
+    ]
+    again = Experience.cat(parts)
+    assert again.rollout.closed.equal(talked().rollout.closed)
+    assert again.rollout.environment_reward.equal(talked().rollout.environment_reward)
+
+
+def test_parts_of_which_one_has_no_environment_are_not_joined():
+    with pytest.raises(ValueError, match=r"differ in environment_reward.*Join only what one decoder"):
+        Rollout.cat([toy_experience().rollout, talked().rollout])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lrl_core import vocab
-from lrl_core.sampling import Repeats, Sampling
+from lrl_core.sampling import Bans, Sampling
 from lrl_core.vocab import Head, over_vocabulary, score_vocabulary
 
 N, D, V, EOS = 7, 5, 11, 3
@@ -20,7 +20,7 @@ SAMPLINGS = {
     "repeats": Sampling(temperature=0.8, top_k=5, no_repeat_ngram=2),
     "repeats-alone": Sampling(banned=(10,), no_repeat_ngram=1, eos=EOS),
 }
-REPEATS = Repeats(torch.tensor([0, 0, 2, 5, 5, 6]), torch.tensor([2, 3, 1, 0, 0, 10]))
+REPEATS = Bans(torch.tensor([0, 0, 2, 5, 5, 6]), torch.tensor([2, 3, 1, 0, 0, 10]))
 """Pairs of a row and a token, one of them twice, over three chunks."""
 
 

@@ -13,6 +13,7 @@ from lrl_core.loader import ResumableLoader
 from lrl_core.tokenizer import Tokenizer
 from lrl_plugins.tasks.splits import SplitTask
 from lrl_plugins.tasks.text.bpe import text_tokenizer
+from lrl_plugins.tasks.text.checked import checked_splits
 from lrl_plugins.tasks.text.layout import Layout, Side
 from lrl_plugins.tasks.text.rows import TextRows, collator
 from lrl_plugins.tasks.text.sources import Example, TextSource
@@ -80,16 +81,9 @@ class TextTask(SplitTask):
     @cached_property
     def examples(self) -> dict[str, list[Example]]:
         """The examples by split, checked."""
-        loaded = self.source.splits().items()
-        splits = {split: list(map(self.prepare, examples)) for split, examples in loaded if examples or split != "test"}
-        for split in ("train", "val"):
-            if not splits.get(split):
-                raise ValueError(
-                    f"{type(self.source).__name__}: got no examples in split {split!r}, expected at least one. Name a "
-                    "file that has some, or correct the names of the splits."
-                )
-        for split, examples in splits.items():
-            self._check_examples(split, examples)
+        splits = checked_splits(self.source, self.prepare)
+        for example in (example for examples in splits.values() for example in examples):
+            self.layout.fill(example, example.prompt)
         return splits
 
     @cached_property
@@ -128,24 +122,6 @@ class TextTask(SplitTask):
             seed=self.settings.seed,
             name=f"The {split} prompts of {type(self.source).__name__}",
         )
-
-    def _check_examples(self, split: str, examples: list[Example]) -> None:
-        """Raise ValueError for what would otherwise stop the run hours later."""
-        who = f"{type(self.source).__name__}: got"
-        ids = {example.id for example in examples}
-        if len(ids) < len(examples):
-            raise ValueError(
-                f"{who} {len(examples)} examples with {len(ids)} different ids in split {split!r}, expected an id of "
-                "its own for each. Correct the file or id_field."
-            )
-        silent = [example.id for example in examples if not example.references]
-        if silent and len(silent) < len(examples):
-            raise ValueError(
-                f"{who} {len(silent)} of {len(examples)} examples without an answer in split {split!r} (first: "
-                f"{', '.join(silent[:3])}), expected answers to all or to none. Take them out or complete them."
-            )
-        for example in examples:
-            self.layout.fill(example, example.prompt)
 
     def _check_settings(self) -> None:
         who = type(self).__name__

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lrl_core.module import PolicyGradient
 from lrl_core.phases import WarmUp
 from lrl_core.testing.parts import toy_experience
-from lrl_core.testing.toy import TableReward
+from lrl_core.testing.toy import TableReward, ToyTokenizer
 from lrl_core.testing.toy_task import ToyTask
 from lrl_plugins.baselines.means import LeaveOneOut
 from lrl_plugins.callbacks.console import Console
@@ -33,6 +34,22 @@ def test_rows_hold_the_real_tokens_and_null_for_nan():
     assert rows[2]["advantage"] == [-0.25, -0.25, -0.25]
     assert rows[3]["terminated"] is False
     json.dumps(rows, allow_nan=False)
+
+
+def test_rows_of_conversations_have_turns_and_payment():
+    experience = toy_experience()
+    paid = torch.tensor([[0, 0, 0.5, 1.0], [0, 0, 0, 0], [0, 0, -2.0, 0], [0, 0, 0, 0]])
+    talked = replace(experience, rollout=replace(experience.rollout, environment_reward=paid))
+    first, second, *_ = episode_rows(talked, step=3, count=2, tokenizer=ToyTokenizer(4, eos=3))
+    assert [(turn["who"], turn["text"]) for turn in first["turns"]] == [
+        ("policy", "a"),
+        ("world", "b"),
+        ("policy", "c"),
+    ]
+    assert (first["paid"], second["paid"]) == (1.5, 0.0)
+    assert [turn["text"] for turn in second["turns"]] == ["b"]
+    monologue = episode_rows(experience, step=3, count=1, tokenizer=ToyTokenizer(4, eos=3))[0]
+    assert not {"turns", "paid"} & monologue.keys()
 
 
 @pytest.fixture

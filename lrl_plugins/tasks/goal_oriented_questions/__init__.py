@@ -1,0 +1,1 @@
+"""Guess a hidden object by asking questions about it."""

@@ -1,0 +1,148 @@
+"""Sentences and their translations as data set rows, and how a list of rows becomes `Prompts`."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lrl_core.tokenizer import Tokenizer
+from lrl_core.types import Prompts
+from lrl_plugins.tasks.simultaneous_translation.lines import Line, drawn_path, lay_line
+from lrl_plugins.tasks.text.sources import Example
+from lrl_plugins.tasks.turns import in_turn
+
+Pieces = tuple[tuple[int, ...], ...]
+"""The words of a sentence, each as token ids."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How sentences are heard and what is learnt from them."""
+
+    first: int
+    """Words heard before the first action."""
+    spoken: bool
+    """Whether the words heard enter the line; else cross-attention sees them."""
+    read: int
+    """Id of READ."""
+    eos: int
+    """Id of the end token."""
+    largest_lag: int
+    """The largest k of the wait-k readers that are learnt from."""
+    straying: float
+    """Share of the sentences whose reader strays."""
+    max_words: int
+    """Longest sentence in words; longer ones are cut."""
+    seed: int
+    """Of readers and of the order of translations."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sentence and one translation of it."""
+
+    example: Example
+    """As loaded."""
+    group: int
+    """Its number, unique over all splits."""
+    source: Pieces
+    """The sentence."""
+    line: Line | None
+    """What is learnt; None where there is no translation."""
+
+
+def pieces(text: str, tokenizer: Tokenizer, most: int) -> Pieces:
+    """The words of a text (white space is between them), each as token ids; of a longer text the first `most`."""
+    return tuple(tuple(tokenizer.encode(word)) for word in text.split()[:most])
+
+
+class Sentences(Dataset[list[Row]]):
+    """The sentences of one split; entry (sentence, epoch) holds its one row in that epoch.
+
+    Args:
+        examples: The sentences.
+        first_group: Group number of the first one.
+        tokenizer: Makes tokens of words.
+        way: How they are heard.
+        held_out: Whether readers and translations are the same in every epoch.
+    """
+
+    def __init__(
+        self, examples: list[Example], first_group: int, tokenizer: Tokenizer, way: Way, held_out: bool
+    ) -> None:
+        self.examples, self.first_group, self.tokenizer = examples, first_group, tokenizer
+        self.way, self.held_out = way, held_out
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, key: tuple[int, int]) -> list[Row]:
+        index, epoch = key
+        example = self.examples[index]
+        source = pieces(example.prompt, self.tokenizer, self.way.max_words)
+        line = self._line(index, 0 if self.held_out else epoch, source)
+        return [Row(example, self.first_group + index, source, line)]
+
+    def _line(self, index: int, epoch: int, source: Pieces) -> Line | None:
+        way, references = self.way, self.examples[index].references
+        if not references:
+            return None
+        (answer,) = in_turn(references, epoch, 1, f"answers/{way.seed}/{index}")
+        target = [word for word in pieces(answer, self.tokenizer, way.max_words) if word]
+        random_ = random.Random(f"reader/{way.seed}/{index}/{epoch}")
+        path = drawn_path(len(source), len(target), way.largest_lag, way.straying, random_)
+        return lay_line(source, target, path, first=way.first, read=way.read, eos=way.eos, spoken=way.spoken)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Makes `Prompts` of rows, in a form that loading processes can be handed."""
+
+    pad: int
+    """Token id that fills lines."""
+    first: int
+    """Words heard before the first action."""
+    spoken: bool
+    """Whether the prompt holds these words only, and the rest enters the line."""
+
+    def __call__(self, prompts: list[list[Row]]) -> Prompts:
+        """A batch of rows."""
+        rows = [row for own in prompts for row in own]
+        heard = [row.source[: self.first] if self.spoken else row.source for row in rows]
+        tokens, lengths = self._padded([[i for word in words for i in word] for words in heard])
+        lines = [row.line for row in rows if row.line is not None]
+        targets, target_lengths = self._padded([line.tokens for line in lines]) if lines else (None, None)
+        return Prompts(
+            tokens=tokens,
+            lengths=lengths,
+            group=torch.tensor([row.group for row in rows]),
+            references=tuple(row.example.references for row in rows) if lines else None,
+            targets=targets,
+            target_lengths=target_lengths,
+            target_mask=self._filled([line.own for line in lines], False).bool() if lines else None,
+            features={} if self.spoken else {"visible": self._visible([row.source for row in rows])},
+            examples=tuple(self._example(row) for row in rows),
+        )
+
+    def _example(self, row: Row) -> dict[str, object]:
+        source = " ".join(row.example.prompt.split()[: len(row.source)])
+        return {**row.example.columns, "id": row.example.id, "source": source, "pieces": row.source}
+
+    def _visible(self, sources: list[Pieces]) -> Tensor:
+        """Prompt tokens that can be seen after 0..R reads, R that of the longest sentence."""
+        counts = []
+        for words in sources:
+            heard = [sum(map(len, words[:n])) for n in range(len(words) + 1)]
+            counts.append(heard[min(self.first, len(words)) :])
+        most = max(map(len, counts))
+        return torch.tensor([[*row, *row[-1:] * (most - len(row))] for row in counts])
+
+    def _padded(self, lines: list[Sequence[int]] | list[list[int]] | list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        return self._filled(lines, self.pad), torch.tensor([len(line) for line in lines])
+
+    def _filled(self, lines: Sequence[Sequence[int]], fill: int) -> Tensor:
+        longest = max(map(len, lines))
+        return torch.tensor([[*line, *[fill] * (longest - len(line))] for line in lines], dtype=torch.long)
