@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal, get_args
 
 import torch
@@ -70,6 +71,11 @@ class RuledDecoder(LimitedDecoder):
             raise ValueError(
                 f"{type(self).__name__}: nobody speaks in this task; expected one in which READ asks for the next word "
                 "of a source. Use Greedy, or the task SimultaneousTranslation."
+            )
+        if not environment.reads:
+            raise ValueError(
+                f"{type(self).__name__}: here the words heard enter the line, where they cannot be told from those "
+                "written; expected a policy that sees them by cross-attention. Set spoken: false, or use Greedy."
             )
         ruled = _Ruled(policy, self, environment)
         return with_own_logprobs(policy, self.play(ruled, prompts, self.choose, environment))
@@ -177,7 +183,7 @@ class _Ruled(Policy):
         assert isinstance(state, _RuledState)
         logits, inner = self.policy.step(tokens, state.inner)
         read = tokens == self.read
-        begun = self.begins.to(tokens.device)[tokens] & ~read
+        begun = (self.begins.to(tokens.device)[tokens] | (state.written == 0)) & ~read
         state = replace(state, inner=inner, heard=state.heard + read, written=state.written + begun)
         return self._ruled(logits, state, read)
 
@@ -186,10 +192,14 @@ class _Ruled(Policy):
     ) -> tuple[Float[Tensor, "B V"], State]:
         words = self.sampling.scale(logits, torch.zeros_like(state.heard))
         words[:, self.read] = -torch.inf
-        logprobs = words.log_softmax(1)
-        worth, candidate = logprobs.max(1)
+        logprobs, begins = words.log_softmax(1), self.begins.to(logits.device)
+        # Who read on has done with the last word: no piece is added to it.
+        left = read & (state.written > 0)
+        words = words.masked_fill(left[:, None] & ~begins, -torch.inf)
+        candidate = words.argmax(1)
+        worth = logprobs.gather(1, candidate[:, None]).squeeze(1)
         sight = Sight(state.heard, state.written, read, state.candidate, state.worth, candidate, logprobs)
-        wanted = self.wants(sight) & (self.begins.to(logits.device)[candidate] | (state.written == 0))
+        wanted = self.wants(sight) & (begins[candidate] | (state.written == 0))
         words[:, self.read] = torch.where(wanted, NOW, -NOW)
         return words, replace(state, candidate=candidate, worth=worth.float())
 
@@ -198,7 +208,14 @@ def words_begin(tokenizer: Tokenizer) -> list[bool]:
     """For every id whether it begins a new word behind another one; the end token counts as one that does."""
     ids = range(len(tokenizer))
     special = {*tokenizer.never_drawn, tokenizer.eos}
-    anchor = next((i for i in ids if i not in special and tokenizer.decode([i]).isalpha()), None)
-    if anchor is None:
+    word = next((i for i in ids if i not in special and tokenizer.decode([i]).isalpha()), None)
+    if word is None:
         return [True] * len(tokenizer)
-    return [i == tokenizer.eos or len(tokenizer.decode([anchor, i]).split()) == 2 for i in ids]
+
+    def text(*behind: int) -> str:
+        return tokenizer.decode([word, *behind])
+
+    # With a piece that goes on with a word behind it, a token that is nothing but a space begins one too.
+    pieces = (i for i in ids if i not in special and text(i).isalpha() and text(i) != text())
+    piece = tuple(islice(pieces, 1))
+    return [i == tokenizer.eos or len(text(i, *piece).split()) == 2 for i in ids]

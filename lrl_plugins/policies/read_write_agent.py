@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -27,11 +27,22 @@ class AgentState(State):
     """The translator's."""
     memory: Float[Tensor, "B H"]
     """What the agent remembers."""
-    head: Head
-    """The agent's output matrix, which does not change within an episode."""
 
     def select(self, rows: Int[Tensor, " N"]) -> "AgentState":
-        return replace(self, inner=self.inner.select(rows), memory=self.memory[rows])
+        return AgentState(self.inner.select(rows), self.memory[rows])
+
+
+class Look(NamedTuple):
+    """What the agent sees of N distributions over words."""
+
+    word: Int[Tensor, " N"]
+    """The most probable word."""
+    first: Float[Tensor, " N"]
+    """Its probability."""
+    second: Float[Tensor, " N"]
+    """That of the next one."""
+    log_z: Float[Tensor, " N"]
+    """The log-normaliser of the words' logits / word_temperature."""
 
 
 class ReadWriteAgent(Policy):
@@ -98,63 +109,65 @@ class ReadWriteAgent(Policy):
         return self
 
     def forward(self, rollout: Rollout) -> PolicyOutput:
-        hidden = self.translator.hidden(rollout)
-        scale = self._agent_head()
+        hidden, head = self.translator.hidden(rollout), self.translator.reader.head
+        rows = hidden.flatten(0, 1)
+        with torch.no_grad():
+            looks = [self._look(head.logits(part)) for part in rows.detach().split(ROWS)]
+        look = Look(*(torch.cat(parts) for parts in zip(*looks, strict=True)))
+        observed = self._observed(rows, look).view(*hidden.shape[:2], -1)
         with self._differentiable():
-            memory, _ = self.remember(self._observed(hidden))
-        return PolicyOutput(rollout, self._joined(hidden, memory), scale, self.eos)
+            memory, _ = self.remember(observed)
+        log_z = look.log_z if not rows.requires_grad else self._log_z(rows, head)
+        read = self._read_logit(memory.flatten(0, 1), log_z)[:, None]
+        cool = 1 / self.word_temperature
+        joined = torch.cat([rows * cool, torch.full_like(read, cool), read], 1)
+        return PolicyOutput(rollout, joined.view(*hidden.shape[:2], -1), self._agent_head(head), self.eos)
 
     def begin(self, prompts: Prompts) -> tuple[Float[Tensor, "B V"], State]:
         hidden, inner = self.translator.first(prompts)
-        memory = hidden.new_zeros(len(hidden), self.width)
-        return self._spoken(hidden, AgentState(inner, memory, self._agent_head()))
+        return self._spoken(hidden, AgentState(inner, hidden.new_zeros(len(hidden), self.width)))
 
     def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B V"], State]:
         assert isinstance(state, AgentState)
         hidden, inner = self.translator.next(tokens, state.inner)
-        return self._spoken(hidden, replace(state, inner=inner))
+        return self._spoken(hidden, AgentState(inner, state.memory))
 
     def _spoken(self, hidden: Float[Tensor, "B D"], state: AgentState) -> tuple[Float[Tensor, "B V"], AgentState]:
-        observed = self._observed(hidden[:, None])
+        logits = self.translator.reader.head.logits(hidden)
+        look = self._look(logits)
         with self._differentiable():
-            memory, last = self.remember(observed, state.memory[None].contiguous())
-        return state.head.logits(self._joined(hidden[:, None], memory)[:, 0]), replace(state, memory=last[0])
+            memory, last = self.remember(self._observed(hidden, look)[:, None], state.memory[None].contiguous())
+        logits = logits / self.word_temperature
+        logits[:, self.read] = self._read_logit(memory[:, 0], look.log_z).to(logits.dtype)
+        return logits, AgentState(state.inner, last[0])
 
-    def _observed(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T H"]:
+    def _look(self, logits: Float[Tensor, "N V"]) -> Look:
+        """What can be seen of the translator's distribution over words."""
+        first = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        words = replace(self.words, temperature=1.0).scale(logits, first)
+        best = words.topk(2, dim=1)
+        likely = (best.values - words.logsumexp(1, keepdim=True)).exp()
+        return Look(best.indices[:, 0], likely[:, 0], likely[:, 1], (words / self.word_temperature).logsumexp(1))
+
+    def _observed(self, hidden: Float[Tensor, "N D"], look: Look) -> Float[Tensor, "N H"]:
         """What the agent sees before each token: the translator's state, the word it would write, how sure it is."""
-        rows = hidden.detach().flatten(0, 1)
-        with torch.no_grad():
-            head = self.translator.reader.head
-            words, first, second = self._candidates(rows, head)
-            seen = torch.cat([rows, head.weight[words], first[:, None].exp(), (first - second)[:, None]], 1)
-        return torch.tanh(self.observe(seen.to(self.observe.weight.dtype))).view(*hidden.shape[:2], -1)
+        likely = look.word, torch.stack([look.first, look.second], 1).to(hidden.dtype)
+        seen = torch.cat([hidden, self.translator.reader.head.weight[likely[0]], likely[1]], 1).detach()
+        return torch.tanh(self.observe(seen.to(self.observe.weight.dtype)))
 
-    def _candidates(self, rows: Float[Tensor, "N D"], head: Head) -> tuple[Tensor, Tensor, Tensor]:
-        """The most probable word, its log-probability, and that of the second one."""
-        found = []
-        plain = replace(self.words, temperature=1.0)
-        for part in rows.split(ROWS):
-            logprobs = plain.scale_(head.logits(part), torch.zeros_like(part[:, 0], dtype=torch.long)).log_softmax(1)
-            best = logprobs.topk(2, dim=1)
-            found.append((best.indices[:, 0], best.values[:, 0], best.values[:, 1]))
-        words, first, second = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return words, first, second
-
-    def _joined(self, hidden: Float[Tensor, "B T D"], memory: Float[Tensor, "B T H"]) -> Float[Tensor, "B T E"]:
-        """States that the agent's output matrix makes logits of: words / temperature, and READ so that it has p."""
-        rows = hidden.flatten(0, 1)
+    def _log_z(self, rows: Float[Tensor, "N D"], head: Head) -> Float[Tensor, " N"]:
+        """The words' log-normaliser, with gradients to the translator."""
         assert self.eos is not None
         first = torch.zeros(len(rows), dtype=torch.long, device=rows.device)
-        head = self.translator.reader.head
-        scores = score_vocabulary(rows, head, first + self.eos, first, self.words, None, entropy=False)
-        read = self.decide(memory).flatten(0, 1) + scores.log_z[:, None]  # log-odds of p above the words' normaliser
-        cool = 1 / self.word_temperature
-        joined = torch.cat([rows * cool, torch.full_like(read, cool), read], 1)
-        return joined.view(*hidden.shape[:2], -1)
+        return score_vocabulary(rows, head, first + self.eos, first, self.words, None, entropy=False).log_z
 
-    def _agent_head(self) -> Head:
+    def _read_logit(self, memory: Float[Tensor, "N H"], log_z: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
+        """The logit of READ that gives it its probability p beside the words: log-odds of p above their normaliser."""
+        return self.decide(memory).squeeze(1) + log_z
+
+    def _agent_head(self, head: Head) -> Head:
         """The translator's matrix, its bias as a column, and a column that is READ's alone."""
-        weight, bias = self.translator.reader.head
+        weight, bias = head
         bias = weight.new_zeros(len(weight)) if bias is None else bias
         own = torch.arange(len(weight), device=weight.device) == self.read
         word = torch.cat([weight, bias[:, None]], 1).masked_fill(own[:, None], 0)

@@ -4,14 +4,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from registered import accepts, build, names
+from registered import HEARING, accepts, build, names
 
-from lrl_core.interfaces import bind_all, components
+from lrl_core.interfaces import Decoder, Environment, bind_all, components
 from lrl_core.testing.parts import check_decoder
 from lrl_core.testing.policies import check_policy
 from lrl_core.testing.policy_examples import example_facts, example_prompts, example_tokenizer
 from lrl_core.testing.toy import ToySampler, tree_world
+from lrl_core.types import Reply
 from lrl_plugins.decoders.limits import Constraints
+from lrl_plugins.tasks.simultaneous_translation.environment import Speaker
+from lrl_plugins.tasks.symbols import WithSymbols
 
 LENGTHS = {"max_length": 12}
 DISTRIBUTIONS = {
@@ -40,8 +43,9 @@ def ways():
     ]
 
 
-def world() -> tuple:
-    tokenizer = example_tokenizer()
+def world(hearing=False) -> tuple:
+    """Facts and prompts; in a task that is heard, every token of a prompt is a word."""
+    tokenizer = WithSymbols(example_tokenizer(), ["<read>"]) if hearing else example_tokenizer()
     prompts = example_prompts(tokenizer, pictures="regions", size=16)
     words = torch.tensor([i for i in range(len(tokenizer)) if i not in (*tokenizer.never_drawn, tokenizer.eos)])
     targets = words[torch.arange(4 * len(prompts)) % len(words)].view(-1, 4)
@@ -49,7 +53,41 @@ def world() -> tuple:
     lengths = torch.full((len(prompts),), 4)
     examples = tuple({"id": f"row-{i}"} for i in range(len(prompts)))
     prompts = replace(prompts, targets=targets, target_lengths=lengths, examples=examples)
-    return example_facts(tokenizer, prompts), prompts
+    if not hearing:
+        return example_facts(tokenizer, prompts), prompts
+    heard = torch.arange(1, 6).minimum(prompts.lengths[:, None])
+    lines = [row[:length].tolist() for row, length in zip(prompts.tokens, prompts.lengths, strict=True)]
+    examples = tuple({"id": f"row-{i}", "pieces": tuple((token,) for token in line)} for i, line in enumerate(lines))
+    prompts = replace(prompts, features={**prompts.features, "visible": heard}, examples=examples)
+    speaker = Speaker(tokenizer.id("<read>"), first=1, spoken=False)
+    return replace(example_facts(tokenizer, prompts), environment=speaker), prompts
+
+
+class Murmur(Environment):
+    """Somebody who has two more words to say in every episode."""
+
+    turn_ends = closes = reads = (2,)
+
+    def start(self, prompts):
+        return [[0] for _ in range(len(prompts))]
+
+    def reply(self, state, said):
+        state[0] += said[-1] == 2
+        return Reply()
+
+    def closed(self, state):
+        return state[0] >= 2
+
+
+class Listener(Decoder):
+    """A decoder beside somebody who speaks, for a kit that knows of nobody."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.samples = inner, inner.samples
+
+    def decode(self, policy, prompts, environment=None):
+        return self.inner.decode(policy, prompts, Murmur())
 
 
 def sharp(policy):
@@ -64,15 +102,17 @@ def sharp(policy):
 @pytest.mark.parametrize("policy_name", names("policies"))
 def test_the_ratio_of_a_fresh_rollout_is_one(policy_name, name, options):
     torch.manual_seed(0)
-    facts, prompts = world()
-    policy, played_by = build("policies", policy_name), decoder(name, **options)
+    hearing = {policy_name, name} & HEARING
+    facts, prompts = world(bool(hearing))
+    listens = {"source": "causal"} if hearing and policy_name == "Seq2SeqLM" else {}
+    policy, played_by = build("policies", policy_name, **listens), decoder(name, **options)
     for part in (policy, played_by):
         bind_all(part, facts)
     sharp(policy)
     try:
-        rollout = played_by.decode(policy, prompts)
+        rollout = played_by.decode(policy, prompts, facts.environment)
     except ValueError as error:
-        if "no dropout module" in str(error):
+        if "no dropout module" in str(error) or "cannot play with an environment" in str(error):
             pytest.skip(f"refused with a clear message: {error}")
         raise
     policy.eval()
@@ -83,12 +123,21 @@ def test_the_ratio_of_a_fresh_rollout_is_one(policy_name, name, options):
 
 @pytest.mark.parametrize(("name", "options"), ways())
 def test_every_decoder_returns_well_formed_episodes(name, options):
-    check_decoder(lambda: decoder(name, **options))
+    hears = Listener if name in HEARING else lambda plain: plain
+    check_decoder(lambda: hears(decoder(name, **options)))
 
 
 @pytest.mark.parametrize("name", names("policies"))
 def test_every_policy_keeps_the_contract(name):
-    check_policy(lambda: build("policies", name), *world())
+    facts, prompts = world(name in HEARING)
+
+    def make():
+        policy = build("policies", name)
+        for part in policy.children():  # the kit binds what it is given, and that alone
+            bind_all(part, facts)
+        return policy
+
+    check_policy(make, facts, prompts)
 
 
 @pytest.mark.parametrize("objective", names("objectives"))

@@ -14,7 +14,7 @@ from lrl_plugins.tasks.symbols import WithSymbols
 
 TOKENIZER = WithSymbols(example_tokenizer(9), ["<read>"])
 READ = TOKENIZER.id("<read>")
-WORDS = [i for i in range(4, len(TOKENIZER) - 1)]
+WORDS = list(range(4, len(TOKENIZER) - 1))
 SENTENCES = (
     ((4, 5), (6,), (7, 8, 9), (10,)),
     ((11,),),

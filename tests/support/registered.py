@@ -28,6 +28,7 @@ from lrl_plugins.baselines.constant import Constant
 from lrl_plugins.decoders.sample import Sample
 from lrl_plugins.objectives.reinforce import Reinforce
 from lrl_plugins.policies.recurrent import Recurrent
+from lrl_plugins.policies.seq2seq_lm import Seq2SeqLM
 from lrl_plugins.replays.fresh import Fresh
 
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "resid_pdrop": 0.3}
@@ -47,6 +48,12 @@ SMALL = {
     "CausalLM": {"config": GPT2},
     "Seq2SeqLM": {"config": BART},
     "ImageCaptioner": {"decoder": GPT2},
+    "ReadWriteAgent": {
+        "translator": lambda: Seq2SeqLM(config=BART, source="causal"),
+        "hidden": 8,
+        "word_temperature": 1.0,
+        "train_translator": True,
+    },
     "Recurrent": {"embedding": 8, "hidden": 16, "layers": 2, "dropout": 0.3},
     "XLinearCaptioner": {"hidden": 16, "heads": 2, "layers": 2},
     "Function": {"path": "registered:words_said"},
@@ -60,6 +67,9 @@ SMALL = {
     "StopAfter": {"rollouts": 10},
 }
 """Arguments of plugins that need some, or whose defaults are too large for a test; parts are made anew each time."""
+
+HEARING = {"ReadWriteAgent", "WaitIf", "WaitK"}
+"""Plugins that need a task in which READ shows one more piece of the prompt."""
 
 EXAMPLES = {
     Policy: lambda: Recurrent(embedding=8, hidden=16),

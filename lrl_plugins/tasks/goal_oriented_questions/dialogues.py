@@ -1,4 +1,4 @@
-"""Dialogues to begin with, as targets of maximum likelihood: what people said, or random questions with true answers."""
+"""Dialogues to begin with, as targets of maximum likelihood: what people said, or random questions answered truly."""
 
 import random
 from collections.abc import Callable, Sequence

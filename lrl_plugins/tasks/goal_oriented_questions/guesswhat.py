@@ -128,7 +128,7 @@ class GuessWhatWorld(World):
 
     def _game(self, row: dict[str, Any]) -> Game | None:
         """The game of a line; None where it is left out."""
-        image, things = row["image"] if "image" in row else row["picture"], _listed(row["objects"])
+        image, things = row["picture"] if "picture" in row else row["image"], _listed(row["objects"])
         turns = tuple((asked(qa["question"]), _said(qa["answer"])) for qa in row["qas"])
         if not turns or not self.fewest_objects <= len(things) <= self.most_objects:
             return None

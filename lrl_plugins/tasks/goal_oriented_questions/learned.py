@@ -1,12 +1,12 @@
 """Players that have learnt or learn: an oracle from a file, a guesser from a file or beside the policy."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import nll_loss
 from torch.optim import Adam
 
 from lrl_core.frozen import Frozen
@@ -36,8 +36,8 @@ class LearnedOracle(Oracle):
 
     def meet(self, world: World, games: Mapping[int, Game], tokenizer: DialogueTokenizer) -> None:
         self.world, self.tokenizer = world, tokenizer
-        self.knowledge = Knowledge.of(world, games.values(), tokenizer)
-        self.network = Frozen(load(self.path, OracleNetwork, self.knowledge, tokenizer, "LearnedOracle"))
+        network, self.knowledge = load(self.path, OracleNetwork, tokenizer, "LearnedOracle")
+        self.network = Frozen(network)
 
     @torch.no_grad()
     def answer(self, game: Game, question: str) -> str:
@@ -93,11 +93,11 @@ class LearnedGuesser(Guesser, Learner):
 
     def meet(self, world: World, games: Mapping[int, Game], tokenizer: DialogueTokenizer) -> None:
         self.world, self.games, self.tokenizer = world, games, tokenizer
-        self.knowledge = Knowledge.of(world, games.values(), tokenizer)
         if self.path is None:
-            network = self.knowledge.network(GuesserNetwork, self.sizes)
+            self.knowledge = Knowledge.of(world, tokenizer, self.sizes)
+            network = self.knowledge.network(GuesserNetwork)
         else:
-            network = load(self.path, GuesserNetwork, self.knowledge, tokenizer, "LearnedGuesser")
+            network, self.knowledge = load(self.path, GuesserNetwork, tokenizer, "LearnedGuesser")
         self.network: nn.Module = network if self.learns else Frozen(network)
 
     @torch.no_grad()
@@ -118,19 +118,19 @@ class LearnedGuesser(Guesser, Learner):
     def learn(self, experience: Experience) -> Loss:
         """Cross-entropy of the hidden objects given the whole dialogues."""
         assert experience.rollout is not None
-        return guessing_loss(self.network, experience.rollout, self.world, self.games, self.knowledge)
+        chances, hidden = guesses(self.network, experience.rollout, self.world, self.games, self.knowledge)
+        hits = (chances.argmax(1) == hidden).float().mean()
+        return Loss(nll_loss(chances, hidden, reduction="sum"), {"guesser/accuracy": hits})
 
     def _device(self) -> torch.device:
         network = self.network.module if isinstance(self.network, Frozen) else self.network
         return next(network.parameters()).device
 
 
-def guessing_loss(
-    network: nn.Module, rollout: Rollout, world: World, games: Mapping[int, Game], knowledge: "Knowledge"
-) -> Loss:
-    """Summed cross-entropy of the hidden objects, and how many are guessed (`guesser/accuracy`).
-
-    A question that was not answered is not read.
+def guesses(
+    network: nn.Module, rollout: Rollout, world: World, games: Mapping[int, Game], knowledge: Knowledge
+) -> tuple[Float[Tensor, "B O"], Int[Tensor, " B"]]:
+    """Log-probability of each object after whole dialogues, and which one was hidden.
 
     Args:
         network: A guesser's.
@@ -139,16 +139,16 @@ def guessing_loss(
         games: The games by the group number of their prompts.
         knowledge: What the guesser knows.
     """
-    device = rollout.tokens.device
     about = [games[group] for group in rollout.prompts.group.tolist()]
+    device = rollout.tokens.device
+    objects = objects_of(world, about, knowledge.numbers, device)
     hidden = torch.tensor([game.hidden for game in about], device=device)
-    answered = ~rollout.action_mask & length_mask(rollout.lengths, rollout.tokens.shape[1])
-    places = torch.arange(1, rollout.tokens.shape[1] + 1, device=device)
-    heard = torch.cat([answered * places, answered.new_zeros(len(rollout), 1)], 1).amax(1)
-    chances = network(rollout.tokens, heard, objects_of(world, about, knowledge.numbers, device))
-    hits = (chances.argmax(1) == hidden).float().mean()
-    return Loss(_picked(chances, hidden).neg().sum(), {"guesser/accuracy": hits})
+    return network(rollout.tokens, heard(rollout), objects), hidden
 
 
-def _picked(chances: Float[Tensor, "N O"], index: Tensor) -> Float[Tensor, " N"]:
-    return chances.gather(1, index[:, None]).squeeze(1)
+def heard(rollout: Rollout) -> Int[Tensor, " B"]:
+    """How many tokens of each dialogue a guesser reads: all up to the last answer, which is among them."""
+    steps = rollout.tokens.shape[1]
+    answered = ~rollout.action_mask & length_mask(rollout.lengths, steps)
+    ends = torch.arange(1, steps + 1, device=answered.device) * answered
+    return nn.functional.pad(ends, (1, 0)).amax(1)

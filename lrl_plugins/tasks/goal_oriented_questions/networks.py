@@ -117,9 +117,7 @@ class OracleNetwork(nn.Module):
             nn.Linear(sizes.hidden, len(ANSWERS)),
         )
 
-    def forward(
-        self, tokens: Int[Tensor, "N L"], lengths: Int[Tensor, " N"], hidden: Objects
-    ) -> Float[Tensor, "N 3"]:
+    def forward(self, tokens: Int[Tensor, "N L"], lengths: Int[Tensor, " N"], hidden: Objects) -> Float[Tensor, "N 3"]:
         """Log-probabilities of the answers.
 
         Args:
@@ -128,8 +126,9 @@ class OracleNetwork(nn.Module):
             hidden: The object that each question is about, O = 1.
         """
         with torch.autocast(tokens.device.type, enabled=False):
-            known = self.categories(hidden.categories[:, 0]), hidden.places[:, 0]
-            return self.judge(torch.cat([self.reader(tokens, lengths), *known], 1)).log_softmax(1)
+            kinds = self.categories(hidden.categories[:, 0])
+            known = self.reader(tokens, lengths), kinds, hidden.places[:, 0].to(kinds.dtype)
+            return self.judge(torch.cat(known, 1)).float().log_softmax(1)
 
 
 class GuesserNetwork(nn.Module):
@@ -150,9 +149,7 @@ class GuesserNetwork(nn.Module):
             nn.Linear(sizes.categories + PLACE, sizes.hidden), nn.ReLU(), nn.Linear(sizes.hidden, sizes.hidden)
         )
 
-    def forward(
-        self, tokens: Int[Tensor, "N L"], lengths: Int[Tensor, " N"], objects: Objects
-    ) -> Float[Tensor, "N O"]:
+    def forward(self, tokens: Int[Tensor, "N L"], lengths: Int[Tensor, " N"], objects: Objects) -> Float[Tensor, "N O"]:
         """Log-probability of each object; minus infinity where there is none.
 
         Args:
@@ -161,6 +158,7 @@ class GuesserNetwork(nn.Module):
             objects: Of each game.
         """
         with torch.autocast(tokens.device.type, enabled=False):
-            seen = self.look(torch.cat([self.categories(objects.categories), objects.places], 2))
-            scores = torch.einsum("nh,noh->no", self.reader(tokens, lengths), seen)
+            kinds = self.categories(objects.categories)
+            seen = self.look(torch.cat([kinds, objects.places.to(kinds.dtype)], 2))
+            scores = torch.einsum("nh,noh->no", self.reader(tokens, lengths), seen).float()
             return scores.masked_fill(~objects.present, -torch.inf).log_softmax(1)

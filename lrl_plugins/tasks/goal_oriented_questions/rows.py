@@ -86,12 +86,12 @@ def collate(rows: list[Row], pad: int) -> Prompts:
     pixels = [row.pixels for row in rows if row.pixels is not None]
     hidden = torch.tensor([row.game.hidden for row in rows])
     return Prompts(
-        tokens=_padded([row.told for row in rows], pad),
+        tokens=padded([row.told for row in rows], pad),
         lengths=torch.tensor([len(row.told) for row in rows]),
         group=torch.tensor([row.group for row in rows]),
-        targets=_padded([row.line.tokens for row in rows], pad),
+        targets=padded([row.line.tokens for row in rows], pad),
         target_lengths=torch.tensor([len(row.line.tokens) for row in rows]),
-        target_mask=_padded([row.line.own for row in rows], False),
+        target_mask=padded([row.line.own for row in rows], False),
         features={"hidden": hidden} | ({"pixels": torch.stack(pixels)} if pixels else {}),
         examples=tuple(
             {"id": row.game.id, "hidden": row.game.objects[row.game.hidden], "objects": row.game.objects}
@@ -105,7 +105,7 @@ def collator(pad: int) -> "partial[Prompts]":
     return partial(collate, pad=pad)
 
 
-def _padded(lines: Sequence[Sequence[int]], fill: int) -> Tensor:
+def padded(lines: Sequence[Sequence[int]], fill: int) -> Tensor:
     """The lines below each other; flags stay flags."""
     kind = torch.bool if isinstance(fill, bool) else torch.long
     return pad_sequence([torch.tensor(line, dtype=kind) for line in lines], batch_first=True, padding_value=fill)

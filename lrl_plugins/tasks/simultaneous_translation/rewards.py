@@ -15,6 +15,9 @@ from lrl_core.types import RewardSignal, Rollout
 
 References = tuple[str, ...]
 
+EVERYTHING = 10**9
+"""More words than any source has."""
+
 
 @dataclass(frozen=True)
 class Listener:
@@ -31,16 +34,18 @@ class Listener:
     def of(cls, facts: TaskFacts) -> "Listener":
         """From a task; one without READ is a task in which everything is heard before the first action."""
         speaker = facts.environment
-        read = speaker.closes[0] if speaker is not None and len(speaker.closes) == 1 else -1
-        return cls(read, speaker.shown if speaker is not None else 0, facts.tokenizer)
+        if speaker is None or len(speaker.closes) != 1:
+            return cls(-1, EVERYTHING, facts.tokenizer)
+        return cls(speaker.closes[0], speaker.shown, facts.tokenizer)
 
 
 class IncrementalBLEU(Reward):
     """Smoothed sentence BLEU: what every written word adds to it, and the whole in the end (Gu et al. 2017, eq. 5).
 
     The increment BLEU0(Y_t) - BLEU0(Y_t-1) stands on each token that is written, where BLEU0 has no brevity penalty;
-    the last token of the episode has the BLEU of the sentence in place of its increment. The return of an early token
-    so counts quality about twice: once as it grows, once in the end. Words are those of sacrebleu's 13a tokenisation.
+    the last token that the policy chose has the BLEU of the sentence in place of its increment. The return of an early
+    token so counts quality about twice: once as it grows, once in the end. Words are those of sacrebleu's 13a
+    tokenisation.
 
     Args:
         increments: Whether prefixes are paid; without, the sentence's BLEU is the whole reward.
@@ -93,7 +98,7 @@ class IncrementalBLEU(Reward):
         """Places of the episode's prefixes that are scored, from the empty one to the whole, and their words."""
         length, read = int(rollout.lengths[row]), self.listener.read
         tokens, chosen = rollout.tokens[row, :length].tolist(), rollout.action_mask[row, :length].tolist()
-        last = max(length - 1, 0)
+        last = last_chosen(chosen)
         own = [place for place in range(length) if chosen[place] and tokens[place] != read]
         prefixes: list[tuple[int, list[str]]] = [(0, [])]
         for count, place in enumerate(own, start=1):
@@ -168,7 +173,7 @@ class Delay(Reward):
             shares[row] = average_share(own, self.listener.shown, words)
             if length:
                 costs[row, :length] = self._waits(own)
-                costs[row, length - 1] += self._late(float(shares[row]))
+                costs[row, last_chosen(chosen)] += self._late(float(shares[row]))
         costs = costs.to(rollout.tokens.device)
         return RewardSignal(costs.sum(1), by_token=costs, parts={"average_proportion": shares.to(costs)})
 
@@ -200,6 +205,17 @@ def average_share(actions: Sequence[bool | None], shown: int, words: int) -> flo
         elif read is False:
             when.append(heard)
     return sum(when) / (words * len(when)) if when and words else 1.0
+
+
+def last_chosen(chosen: Sequence[bool]) -> int:
+    """Place of the last token that the policy chose, which is paid for the whole; the last one of all if it chose none.
+
+    Where words of the world stand behind it (the limit cut the episode in their midst), pay there would teach nobody.
+
+    Args:
+        chosen: Which of the tokens the policy chose.
+    """
+    return max((place for place, own in enumerate(chosen) if own), default=max(len(chosen) - 1, 0))
 
 
 def words_13a(text: str) -> list[str]:

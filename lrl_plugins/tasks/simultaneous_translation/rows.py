@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -48,15 +49,38 @@ class Row:
     """As loaded."""
     group: int
     """Its number, unique over all splits."""
-    source: Pieces
+    words: tuple[str, ...]
     """The sentence."""
+    source: Pieces
+    """Its words as token ids."""
     line: Line | None
     """What is learnt; None where there is no translation."""
 
 
-def pieces(text: str, tokenizer: Tokenizer, most: int) -> Pieces:
-    """The words of a text (white space is between them), each as token ids; of a longer text the first `most`."""
-    return tuple(tuple(tokenizer.encode(word)) for word in text.split()[:most])
+def spelt(text: str, tokenizer: Tokenizer, most: int, space: str = "") -> list[tuple[str, tuple[int, ...]]]:
+    """The words of a text (white space is between them) and their token ids; of a longer text the first `most`.
+
+    Words without a token are left out (a dash, where the vocabulary has words only): nothing of them can be heard.
+
+    Args:
+        text: Words with white space between them.
+        tokenizer: Makes tokens of words.
+        most: How many words at most.
+        space: What `space_before` says.
+    """
+    pairs = ((word, tuple(tokenizer.encode(space + word if i else word))) for i, word in enumerate(text.split()))
+    return list(islice((pair for pair in pairs if pair[1]), most))
+
+
+def space_before(tokenizer: Tokenizer, word: str) -> str:
+    """What stands before a word that is not the first one: a space where tokens of two words would else be one word.
+
+    Args:
+        tokenizer: Makes tokens of words.
+        word: Any word.
+    """
+    ids = tokenizer.encode(word)
+    return " " if len(tokenizer.decode([*ids, *ids]).split()) == 1 else ""
 
 
 class Sentences(Dataset[list[Row]]):
@@ -75,6 +99,7 @@ class Sentences(Dataset[list[Row]]):
     ) -> None:
         self.examples, self.first_group, self.tokenizer = examples, first_group, tokenizer
         self.way, self.held_out = way, held_out
+        self.space = space_before(tokenizer, next((word for row in examples for word in row.prompt.split()), ""))
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -82,16 +107,20 @@ class Sentences(Dataset[list[Row]]):
     def __getitem__(self, key: tuple[int, int]) -> list[Row]:
         index, epoch = key
         example = self.examples[index]
-        source = pieces(example.prompt, self.tokenizer, self.way.max_words)
+        heard = self._spelt(example.prompt)
+        words, source = tuple(word for word, _ in heard), tuple(ids for _, ids in heard)
         line = self._line(index, 0 if self.held_out else epoch, source)
-        return [Row(example, self.first_group + index, source, line)]
+        return [Row(example, self.first_group + index, words, source, line)]
+
+    def _spelt(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
+        return spelt(text, self.tokenizer, self.way.max_words, self.space)
 
     def _line(self, index: int, epoch: int, source: Pieces) -> Line | None:
         way, references = self.way, self.examples[index].references
         if not references:
             return None
         (answer,) = in_turn(references, epoch, 1, f"answers/{way.seed}/{index}")
-        target = [word for word in pieces(answer, self.tokenizer, way.max_words) if word]
+        target = [ids for _, ids in self._spelt(answer)]
         random_ = random.Random(f"reader/{way.seed}/{index}/{epoch}")
         path = drawn_path(len(source), len(target), way.largest_lag, way.straying, random_)
         return lay_line(source, target, path, first=way.first, read=way.read, eos=way.eos, spoken=way.spoken)
@@ -128,8 +157,7 @@ class Collate:
         )
 
     def _example(self, row: Row) -> dict[str, object]:
-        source = " ".join(row.example.prompt.split()[: len(row.source)])
-        return {**row.example.columns, "id": row.example.id, "source": source, "pieces": row.source}
+        return {**row.example.columns, "id": row.example.id, "source": " ".join(row.words), "pieces": row.source}
 
     def _visible(self, sources: list[Pieces]) -> Tensor:
         """Prompt tokens that can be seen after 0..R reads, R that of the longest sentence."""

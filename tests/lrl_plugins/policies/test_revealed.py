@@ -43,10 +43,9 @@ def make(source, config=MARIAN, first=1, **options):
     return bound(lambda: Seq2SeqLM(config=config, source=source, **options), facts(first), seed=0).eval()
 
 
-@every_model
-@every_source
+@pytest.mark.parametrize(("source", "config"), [("causal", MARIAN), ("reread", MARIAN), ("causal", T5)])
 def test_conforms(source, config):
-    check_policy(lambda: Seq2SeqLM(config=config, source=source), facts(), listening(), steps=7)
+    check_policy(lambda: Seq2SeqLM(config=config, source=source), facts(), listening(), steps=6)
 
 
 @pytest.mark.parametrize("config", [MARIAN, MBART], ids=lambda config: config["model_type"])
@@ -198,7 +197,9 @@ def test_batches_of_unequal_sentences_can_be_joined(source):
     long = random_episodes(listening(SENTENCES[:3], (7, 3, 9)), seed=1)
     joined = policy(Rollout.cat([short, long])).logprobs
     torch.testing.assert_close(joined, torch.cat([policy(short).logprobs, policy(long).logprobs]), atol=1e-5, rtol=0)
-    assert Experience.cat([Experience(expert=short), Experience(expert=long)]).expert.prompts.features["visible"].all(1)[2]
+    assert (
+        Experience.cat([Experience(expert=short), Experience(expert=long)]).expert.prompts.features["visible"].all(1)[2]
+    )
 
 
 @every_source
@@ -222,7 +223,9 @@ def test_nothing_to_see_before_the_first_read_is_refused_or_begins_with_a_token(
         policy = make(source, first=0, begin_with_bos=True)
         rollout = random_episodes(prompts)
         assert stepped(policy, rollout).isfinite().all()
-        first = [policy.hidden(some).detach()[:, 0] for some in (rollout, rollout.select(torch.tensor([2, 0, 1, 3, 4])))]
+        first = [
+            policy.hidden(some).detach()[:, 0] for some in (rollout, rollout.select(torch.tensor([2, 0, 1, 3, 4])))
+        ]
         torch.testing.assert_close(first[0], first[1], atol=1e-6, rtol=0)  # all have seen the begin token alone
         torch.testing.assert_close(first[0], first[0][:1].expand_as(first[0]), atol=1e-6, rtol=0)
 
