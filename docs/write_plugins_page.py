@@ -25,7 +25,8 @@ SMALL = {
         ],
     ),
     "Text sources": (
-        "What `source` of a text task takes, by name. See [Text tasks](../how-to/text-tasks.md).",
+        "What `source` of a text task takes, by name (`VerbLast`: of `SimultaneousTranslation`). See\n"
+        "[Text tasks](../how-to/text-tasks.md).",
         [
             "lrl_plugins.tasks.text.sources:JsonLines",
             "lrl_plugins.tasks.text.sources:Parallel",
@@ -36,6 +37,21 @@ SMALL = {
             "lrl_plugins.tasks.text.made_up:MadeUpScenes",
             "lrl_plugins.tasks.text.made_up:MadeUpVenues",
             "lrl_plugins.tasks.text.made_up:MadeUpStories",
+            "lrl_plugins.tasks.simultaneous_translation.made_up:VerbLast",
+        ],
+    ),
+    "Worlds and players of goal-oriented questions": (
+        "What `world`, `oracle` and `guesser` of `GoalOrientedQuestions` take, by name. See\n"
+        "[Goal-oriented questions](methods/goal-oriented-questions.md).",
+        [
+            "lrl_plugins.tasks.goal_oriented_questions.tables:AttributeTable",
+            "lrl_plugins.tasks.goal_oriented_questions.scenes:SceneWorld",
+            "lrl_plugins.tasks.goal_oriented_questions.nlvr:NlvrWorld",
+            "lrl_plugins.tasks.goal_oriented_questions.guesswhat:GuessWhatWorld",
+            "lrl_plugins.tasks.goal_oriented_questions.players:TruthfulOracle",
+            "lrl_plugins.tasks.goal_oriented_questions.learned:LearnedOracle",
+            "lrl_plugins.tasks.goal_oriented_questions.players:BayesGuesser",
+            "lrl_plugins.tasks.goal_oriented_questions.learned:LearnedGuesser",
         ],
     ),
 }

@@ -18,6 +18,9 @@ from lrl_plugins.policies.seq2seq_lm import Seq2SeqLM
 ROWS = 512
 """States whose most probable word is looked for at a time."""
 
+FAINT = -80.0
+"""Logits this far below the largest add nothing to a sum; a processor takes a hundred times longer to find out."""
+
 
 @dataclass(frozen=True)
 class AgentState(State):
@@ -145,9 +148,12 @@ class ReadWriteAgent(Policy):
         """What can be seen of the translator's distribution over words."""
         first = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
         words = replace(self.words, temperature=1.0).scale(logits, first)
-        best = words.topk(2, dim=1)
-        likely = (best.values - words.logsumexp(1, keepdim=True)).exp()
-        return Look(best.indices[:, 0], likely[:, 0], likely[:, 1], (words / self.word_temperature).logsumexp(1))
+        best, word = words.max(1)
+        below = (words - best[:, None]).clamp(min=FAINT * self.word_temperature)
+        cool = best / self.word_temperature + below.div(self.word_temperature).exp_().sum(1).log()
+        log_z = words.logsumexp(1)
+        second = words.scatter_(1, word[:, None], -torch.inf).amax(1)
+        return Look(word, (best - log_z).exp(), (second - log_z).exp(), cool)
 
     def _observed(self, hidden: Float[Tensor, "N D"], look: Look) -> Float[Tensor, "N H"]:
         """What the agent sees before each token: the translator's state, the word it would write, how sure it is."""

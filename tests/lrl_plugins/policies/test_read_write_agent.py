@@ -49,6 +49,15 @@ def make(task=None, opinion=1.0, **options):
     return made.eval()
 
 
+def seen_by(agent, hidden):
+    """What the agent sees: the translator's state, the word that it would write, how probable that and the next are."""
+    weight, bias = agent.translator.reader.head
+    logits = hidden.detach() @ weight.T + bias
+    logits[:, :, [*TOKENIZER.never_drawn, READ]] = -torch.inf
+    best = logits.softmax(2).topk(2, dim=2)
+    return torch.cat([hidden.detach(), weight[best.indices[:, :, 0]].detach(), best.values.detach()], 2)
+
+
 @torch.no_grad()
 def by_hand(agent, rollout):
     """log P of every token at every place, from the weights alone: words from logits, READ from a plain recurrence."""
@@ -56,10 +65,7 @@ def by_hand(agent, rollout):
     weight, bias = agent.translator.reader.head
     logits = hidden @ weight.T + bias
     logits[:, :, [*TOKENIZER.never_drawn, READ]] = -torch.inf
-    best = logits.log_softmax(2).topk(2, dim=2)
-    margin = best.values[:, :, 0] - best.values[:, :, 1]
-    seen = torch.cat([hidden, weight[best.indices[:, :, 0]], best.values[:, :, :1].exp(), margin[:, :, None]], 2)
-    seen, memory = torch.tanh(agent.observe(seen)), torch.zeros(len(rollout), agent.width)
+    seen, memory = torch.tanh(agent.observe(seen_by(agent, hidden))), torch.zeros(len(rollout), agent.width)
     gru, found = agent.remember, []
     for t in range(rollout.tokens.shape[1]):
         into = (seen[:, t] @ gru.weight_ih_l0.T + gru.bias_ih_l0).chunk(3, 1)
@@ -126,8 +132,7 @@ def test_conforms(temperature):
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_drawn_episodes_are_read_as_they_were_drawn(temperature):
     agent = make(word_temperature=temperature)
-    torch.manual_seed(1)
-    eager(agent.translator, read=0, end=1.5)
+    eager(agent.translator, read=0, end=1.5, seed=1)
     decoder = Sample(max_length=14, samples=4)
     decoder.bind(facts())
     rollout = decoder.decode(agent, listening(), facts().environment)
@@ -167,7 +172,7 @@ def test_a_translator_that_learns_gets_the_gradient_of_the_formula():
     never = torch.zeros(len(TOKENIZER), dtype=torch.bool)
     never[[*TOKENIZER.never_drawn, READ]] = True
     words = (logits / 0.7).masked_fill(never, -torch.inf).log_softmax(2)
-    memory, _ = agent.remember(agent._observed(hidden))
+    memory, _ = agent.remember(torch.tanh(agent.observe(seen_by(agent, hidden))))
     read = agent.decide(memory).squeeze(2)
     given = words.gather(2, torch.where(rollout.tokens == READ, WORDS[0], rollout.tokens)[:, :, None]).squeeze(2)
     said = torch.where(rollout.tokens == READ, logsigmoid(read), given + logsigmoid(-read))
