@@ -56,13 +56,18 @@ def write_data(folder: Path) -> Path:
     (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     words = " ".join(text for i in range(20) for text in captions(i))
     (folder / "text.txt").write_text(f" = Circles =\n\n {words}\n")
+    for side in range(2):
+        (folder / f"parallel.{side}").write_text("".join(captions(i)[side] + "\n" for i in range(20)))
+    facts = [{"key": colour, "question": f"is it {colour}?"} for colour in COLOURS]
+    items = {"items": [f"thing {i}" for i in range(6)], "predicates": facts}
+    (folder / "table.json").write_text(json.dumps(items | {"answers": [f"{i:05b}" for i in range(6)]}))
     return folder
 
 
 def data_options(recipe: Path, data: Path) -> list[str]:
     section = yaml.safe_load(recipe.read_text())["data"]
     arguments = section.get("init_args", {})
-    source = arguments.get("source", {"class_path": "DrawnScenes"})
+    source = arguments.get("source", arguments.get("world", {"class_path": "DrawnScenes"}))
     prefix = "--data.init_args.source.init_args"
     few = [f"{prefix}.train=8", f"{prefix}.val=2", f"{prefix}.test=2"]
     rare = ["--data.init_args.min_count=1"] if "min_count" in arguments else []
@@ -77,6 +82,16 @@ def data_options(recipe: Path, data: Path) -> list[str]:
         ],
         "JsonLines": pictures if section["class_path"] == "Captioning" else texts,
         "PlainText": [f"{prefix}.{split}={data / 'text.txt'}" for split in ("train", "val")],
+        "Parallel": [
+            f"{prefix}.{split}_{side}={data / f'parallel.{i}'}"
+            for split in ("train", "val", "test")
+            for i, side in enumerate(("prompts", "answers"))
+        ],
+        "AttributeTable": [f"--data.init_args.world.init_args.path={data / 'table.json'}"],
+        "SceneWorld": [
+            f"--data.init_args.world.init_args.{split}={8 if split == 'train' else 2}"
+            for split in ("train", "val", "test")
+        ],
     }[source["class_path"]] + rare
 
 
