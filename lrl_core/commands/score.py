@@ -1,18 +1,18 @@
 """`lrl score`: apply a reward to texts in a file, without any training."""
 
-import gzip
 import json
 import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TextIO, cast
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from lrl_core.commands import CommandError, errors, mentions, naming
+from lrl_core.commands.lines import json_object, open_text
 from lrl_core.interfaces import Reward, TaskFacts, bind_all
 from lrl_core.masks import length_mask
 from lrl_core.scoring import count_unjudged, judge
@@ -74,7 +74,7 @@ def _build(parser: ArgumentParser, options: Namespace) -> Reward:
 def read_rows(path: Path) -> Iterator[Row]:
     """The rows of a JSON-lines file, checked; .gz files are unpacked."""
     try:
-        with _open(path, "rt") as lines:
+        with open_text(path, "rt") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield _checked(line, f"{path}, line {number}")
@@ -82,20 +82,9 @@ def read_rows(path: Path) -> Iterator[Row]:
         raise CommandError(f"lrl score: {path} is not readable: {error}") from error
 
 
-def _open(path: Path, mode: Literal["rt", "wt"]) -> TextIO:
-    if path.suffix == ".gz":
-        return cast(TextIO, gzip.open(path, mode, encoding="utf-8"))
-    return cast(TextIO, path.open(mode, encoding="utf-8"))
-
-
 def _checked(line: str, where: str) -> Row:
     todo = "Correct the line or leave it out."
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise CommandError(f"{where}: got no JSON ({error}); expected {_EXPECTED}. {todo}") from error
-    if not isinstance(row, dict):
-        raise CommandError(f"{where}: got a {type(row).__name__}; expected {_EXPECTED}. {todo}")
+    row = json_object(line, where, _EXPECTED, todo)
     if not isinstance(row.get("candidate"), str):
         got = f"candidate {row['candidate']!r}" if "candidate" in row else f"the columns {sorted(row)}"
         raise CommandError(f"{where}: got {got}; expected {_EXPECTED}. {todo}")
@@ -174,7 +163,7 @@ def summary(signals: list[RewardSignal]) -> dict[str, float | int | None]:
 
 def _write(path: Path, rows: list[Row], signals: list[RewardSignal]) -> None:
     scored = [(signal, i) for signal in signals for i in range(len(signal.total))]
-    with _open(path, "wt") as file:
+    with open_text(path, "wt") as file:
         for row, (signal, i) in zip(rows, scored, strict=True):
             parts = {name: _number(part[i].item()) for name, part in signal.parts.items()}
             written = {**row, "reward": _number(signal.total[i].item())} | ({"parts": parts} if parts else {})

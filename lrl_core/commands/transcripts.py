@@ -1,12 +1,11 @@
 """`lrl transcripts`: read the conversations (or monologues) of a run in the terminal."""
 
-import gzip
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from lrl_core.commands import CommandError, layout
+from lrl_core.commands.lines import json_object, open_text
 from lrl_core.errors import suggest
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def read(path: Path) -> Iterator[Transcript]:
         there = ", ".join(sorted(file.name for file in path.glob("*.jsonl*"))) or "no such file"
         raise CommandError(f"lrl transcripts: {path} is a folder; expected a file of JSON lines. It holds {there}.")
     try:
-        with _open(path) as lines:
+        with open_text(path) as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield _transcript(line, f"{path}, line {number}", number)
@@ -81,20 +80,9 @@ def read(path: Path) -> Iterator[Transcript]:
         raise CommandError(f"lrl transcripts: {path} is not readable: {error}") from error
 
 
-def _open(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8"))
-    return path.open(encoding="utf-8")
-
-
 def _transcript(line: str, where: str, number: int) -> Transcript:
     todo = "Name a file that the callback RolloutLog has written."
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise CommandError(f"{where}: got no JSON ({error}); expected {_EXPECTED}. {todo}") from error
-    if not isinstance(row, dict):
-        raise CommandError(f"{where}: got a {type(row).__name__}; expected {_EXPECTED}. {todo}")
+    row = json_object(line, where, _EXPECTED, todo)
     paid, turns = row.get("paid"), _turns(row)
     if turns is None or not isinstance(paid, int | float | None):
         named = {column: row[column] for column in ("turns", "text", "paid") if column in row}

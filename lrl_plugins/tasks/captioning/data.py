@@ -1,13 +1,11 @@
 """The captioning task: images with captions, as batches of `Prompts`."""
 
-from collections.abc import Collection
 from functools import cached_property
 
 from torch.utils.data import Dataset
 from torchmetrics import Metric
 
 from lrl_core.interfaces import TaskFacts
-from lrl_core.loader import ResumableLoader
 from lrl_core.tokenizer import Tokenizer
 from lrl_plugins.tasks.captioning.collate import Row, collator
 from lrl_plugins.tasks.captioning.features import FeatureFile
@@ -20,7 +18,7 @@ from lrl_plugins.tasks.captioning.sources import (
     KarpathySplit,
     Source,
 )
-from lrl_plugins.tasks.splits import SplitTask
+from lrl_plugins.tasks.splits import FILES, Serving, SplitTask
 from lrl_plugins.tasks.tokenizers import make_tokenizer
 from lrl_plugins.tasks.turns import in_turn
 
@@ -157,7 +155,7 @@ class Captioning(SplitTask):
 
         return PublishedCaptionMetrics() if stage == "test" else CaptionMetrics()
 
-    def splits(self) -> Collection[str]:
+    def splits(self) -> dict[str, CaptionedRows]:
         return self._rows
 
     @cached_property
@@ -194,22 +192,9 @@ class Captioning(SplitTask):
             first += len(images)
         return rows
 
-    def loader(self, split: str, shuffle: bool = False) -> ResumableLoader:
-        if split not in self._rows:
-            raise ValueError(
-                f"{type(self.source).__name__}: got no images in split {split!r}, expected some to {split} on. Name a "
-                "file that has some."
-            )
-        return ResumableLoader(
-            self._rows[split],
-            collator(self.tokenizer.pad),
-            self.batch_size,
-            shuffle=shuffle,
-            trim=split == "train",
-            seed=self.seed,
-            num_workers=self.num_workers,
-            name=f"The {split} images of {type(self.source).__name__}",
-        )
+    def serving(self) -> Serving:
+        name, collate = type(self.source).__name__, collator(self.tokenizer.pad)
+        return Serving(name, "images", FILES, collate, self.batch_size, self.seed, self.num_workers)
 
     def _check(self, split: str, images: list[CaptionedImage]) -> None:
         """Raise ValueError for what would otherwise stop the run hours later."""

@@ -1,12 +1,10 @@
 """The task of goal-oriented questions: games with hidden objects, as batches of `Prompts`."""
 
-from collections.abc import Collection
 from functools import cached_property
 
 from torchmetrics import Metric
 
 from lrl_core.interfaces import TaskFacts
-from lrl_core.loader import ResumableLoader
 from lrl_plugins.tasks.captioning.images import PixelReader
 from lrl_plugins.tasks.goal_oriented_questions.environment import Interview
 from lrl_plugins.tasks.goal_oriented_questions.guesswhat import GuessWhatWorld
@@ -20,7 +18,7 @@ from lrl_plugins.tasks.goal_oriented_questions.tables import AttributeTable
 from lrl_plugins.tasks.goal_oriented_questions.tokens import DialogueTokenizer
 from lrl_plugins.tasks.goal_oriented_questions.wording import pieces
 from lrl_plugins.tasks.goal_oriented_questions.worlds import Game, World
-from lrl_plugins.tasks.splits import SplitTask
+from lrl_plugins.tasks.splits import Serving, SplitTask
 
 __all__ = [
     "AttributeTable", "BayesGuesser", "GoalOrientedQuestions", "GuessWhatWorld", "Guesser", "LearnedGuesser",
@@ -96,7 +94,7 @@ class GoalOrientedQuestions(SplitTask):
         split = "test" if stage == "test" else "val"
         return QuestionMetrics(self.environment, {game.id: game for game in self.games[split]})
 
-    def splits(self) -> Collection[str]:
+    def splits(self) -> dict[str, Games]:
         return self._rows
 
     @cached_property
@@ -149,21 +147,9 @@ class GoalOrientedQuestions(SplitTask):
             first += len(games)
         return rows
 
-    def loader(self, split: str, shuffle: bool = False) -> ResumableLoader:
-        if split not in self._rows:
-            raise ValueError(
-                f"{type(self.world).__name__}: got no games in split {split!r}, expected some to {split} on. Give the "
-                "world some."
-            )
-        return ResumableLoader(
-            self._rows[split],
-            collator(self.tokenizer.pad),
-            self.batch_size,
-            shuffle=shuffle,
-            trim=split == "train",
-            seed=self.seed,
-            name=f"The {split} games of {type(self.world).__name__}",
-        )
+    def serving(self) -> Serving:
+        name, collate = type(self.world).__name__, collator(self.tokenizer.pad)
+        return Serving(name, "games", "Give the world some.", collate, self.batch_size, self.seed)
 
     def _check(self, split: str, games: list[Game]) -> None:
         """Raise ValueError for what would otherwise stop the run, or make it pointless, hours later."""

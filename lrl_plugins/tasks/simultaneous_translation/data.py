@@ -6,12 +6,11 @@ from pathlib import Path
 from torchmetrics import Metric
 
 from lrl_core.interfaces import TaskFacts
-from lrl_core.loader import ResumableLoader
 from lrl_plugins.tasks.simultaneous_translation.corpus_metric import SimultaneousMetrics
 from lrl_plugins.tasks.simultaneous_translation.environment import Speaker
 from lrl_plugins.tasks.simultaneous_translation.made_up import VerbLast
 from lrl_plugins.tasks.simultaneous_translation.rows import Collate, Sentences, Way
-from lrl_plugins.tasks.splits import SplitTask
+from lrl_plugins.tasks.splits import FILES, Serving, SplitTask
 from lrl_plugins.tasks.symbols import WithSymbols
 from lrl_plugins.tasks.text.bpe import text_tokenizer
 from lrl_plugins.tasks.text.checked import checked_splits
@@ -116,21 +115,9 @@ class SimultaneousTranslation(SplitTask):
     def splits(self) -> dict[str, Sentences]:
         return self._rows
 
-    def loader(self, split: str, shuffle: bool = False) -> ResumableLoader:
-        if split not in self._rows:
-            raise ValueError(
-                f"{type(self.source).__name__}: got no examples in split {split!r}, expected some to {split} on. Name "
-                "a file that has some."
-            )
-        return ResumableLoader(
-            self._rows[split],
-            self._collate,
-            self.batch_size,
-            shuffle=shuffle,
-            trim=split == "train",
-            seed=self.seed,
-            name=f"The {split} sentences of {type(self.source).__name__}",
-        )
+    def serving(self) -> Serving:
+        name = type(self.source).__name__
+        return Serving(name, "sentences", FILES, self._collate, self.batch_size, self.seed)
 
     @property
     def _collate(self) -> Collate:

@@ -1,7 +1,6 @@
 """What the text tasks have in common: a source, a tokenizer, a prompt layout, and batches of `Prompts`."""
 
 from abc import abstractmethod
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
@@ -9,9 +8,8 @@ from typing import get_args
 from torchmetrics import Metric
 
 from lrl_core.interfaces import TaskFacts
-from lrl_core.loader import ResumableLoader
 from lrl_core.tokenizer import Tokenizer
-from lrl_plugins.tasks.splits import SplitTask
+from lrl_plugins.tasks.splits import FILES, Serving, SplitTask
 from lrl_plugins.tasks.text.bpe import text_tokenizer
 from lrl_plugins.tasks.text.checked import checked_splits
 from lrl_plugins.tasks.text.layout import Layout, Side
@@ -75,7 +73,7 @@ class TextTask(SplitTask):
         references = tuple(example.references for example in self.examples["train"])
         return TaskFacts(self.tokenizer, references if any(references) else (), collator(self.tokenizer.pad)(two))
 
-    def splits(self) -> Collection[str]:
+    def splits(self) -> dict[str, TextRows]:
         return self._rows
 
     @cached_property
@@ -107,21 +105,9 @@ class TextTask(SplitTask):
             first += len(examples)
         return rows
 
-    def loader(self, split: str, shuffle: bool = False) -> ResumableLoader:
-        if split not in self._rows:
-            raise ValueError(
-                f"{type(self.source).__name__}: got no examples in split {split!r}, expected some to {split} on. Name "
-                "a file that has some."
-            )
-        return ResumableLoader(
-            self._rows[split],
-            collator(self.tokenizer.pad),
-            self.settings.batch_size,
-            shuffle=shuffle,
-            trim=split == "train",
-            seed=self.settings.seed,
-            name=f"The {split} prompts of {type(self.source).__name__}",
-        )
+    def serving(self) -> Serving:
+        name, settings = type(self.source).__name__, self.settings
+        return Serving(name, "prompts", FILES, collator(self.tokenizer.pad), settings.batch_size, settings.seed)
 
     def _check_settings(self) -> None:
         who = type(self).__name__

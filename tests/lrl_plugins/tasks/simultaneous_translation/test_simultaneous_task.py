@@ -265,7 +265,7 @@ def test_wrong_numbers_are_refused(given, said):
 
 
 def test_missing_splits_and_half_answered_data_are_refused():
-    with pytest.raises(ValueError, match="Listed: got no examples in split 'test'"):
+    with pytest.raises(ValueError, match="Listed: got no sentences in split 'test'"):
         listed(("a", "b")).test_dataloader()
     with pytest.raises(ValueError, match="Listed: got 1 of 2 examples without an answer in split 'train'"):
         listed(("a", "b"), ("c", "")).facts()

@@ -163,7 +163,7 @@ def test_wrong_settings_and_absent_splits_are_refused():
         small(truncation="middle")
     with pytest.raises(ValueError, match=r"template: got '\{absent\}'"):
         small(template="{absent}").facts()
-    with pytest.raises(ValueError, match=r"Listed: got no examples in split 'test'"):
+    with pytest.raises(ValueError, match=r"Listed: got no prompts in split 'test'"):
         small().test_dataloader()
     assert len(small().predict_dataloader()) == 1
 
