@@ -130,10 +130,11 @@ class Sampling:
             logits.masked_fill_((position + 1 >= self.limit)[:, None] & others, -torch.inf)
         if bans is not None and self.closes:
             closed = torch.isin(bans.token, torch.tensor(self.closes, device=logits.device))
-            logits = _without(logits, bans, closed)
-            logits = _without(logits, bans, ~closed)  # where both leave nothing, it is the repetition that is allowed
+            logits = _without(logits, bans.row[closed], bans.token[closed])
+            # Where both would leave nothing, it is the repetition that is allowed.
+            logits = _without(logits, bans.row[~closed], bans.token[~closed])
         elif bans is not None:
-            logits = _without(logits, bans, torch.ones_like(bans.token, dtype=torch.bool))
+            logits = _without(logits, bans.row, bans.token)
         return logits
 
     def repeated(self, history: Int[Tensor, "N T"]) -> Bans | None:
@@ -198,7 +199,7 @@ class Sampling:
         return kept
 
 
-def _without(logits: Float[Tensor, "N V"], bans: Bans, which: Bool[Tensor, " M"]) -> Float[Tensor, "N V"]:
-    """Logits without some of the pairs, but for rows of which nothing would be left."""
-    fewer = logits.index_put((bans.row[which], bans.token[which]), logits.new_tensor(-torch.inf))
+def _without(logits: Float[Tensor, "N V"], row: Int[Tensor, " M"], token: Int[Tensor, " M"]) -> Float[Tensor, "N V"]:
+    """Logits without these tokens in these rows, but for rows of which nothing would be left."""
+    fewer = logits.index_put((row, token), logits.new_tensor(-torch.inf))
     return torch.where((fewer > -torch.inf).any(1, keepdim=True), fewer, logits)

@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentError, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -49,7 +48,6 @@ def main(arguments: list[str], model_class: type[LightningModule] | None = None)
 
         model_class = PolicyGradient
     keep_quiet()
-    torch.set_flush_denormal(True)  # a sharp distribution is full of numbers near 1e-40: these take 100 times longer
     arguments, configs = prepare(arguments)
     try:
         build_cli(model_class, arguments, configs)

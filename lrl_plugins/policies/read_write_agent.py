@@ -1,6 +1,5 @@
 """An agent that decides when a translator reads on and when it writes (Gu et al. 2017)."""
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from lrl_core.interfaces import Policy, State, TaskFacts
 from lrl_core.sampling import Sampling
 from lrl_core.types import PolicyOutput, Prompts, Rollout
 from lrl_core.vocab import Head, score_vocabulary
+from lrl_plugins.policies.cells import differentiable
 from lrl_plugins.policies.loading import end_token
 from lrl_plugins.policies.seq2seq_lm import Seq2SeqLM
 
@@ -19,7 +19,7 @@ ROWS = 512
 """States whose most probable word is looked for at a time."""
 
 FAINT = -80.0
-"""Logits this far below the largest add nothing to a sum; a processor takes a hundred times longer to find out."""
+"""Logits this far below the largest add nothing to a sum; a processor takes several times as long to find out."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class ReadWriteAgent(Policy):
             looks = [self._look(head.logits(part)) for part in rows.detach().split(ROWS)]
         look = Look(*(torch.cat(parts) for parts in zip(*looks, strict=True)))
         observed = self._observed(rows, look).view(*hidden.shape[:2], -1)
-        with self._differentiable():
+        with differentiable(self):
             memory, _ = self.remember(observed)
         log_z = look.log_z if not rows.requires_grad else self._log_z(rows, head)
         read = self._read_logit(memory.flatten(0, 1), log_z)[:, None]
@@ -138,7 +138,7 @@ class ReadWriteAgent(Policy):
     def _spoken(self, hidden: Float[Tensor, "B D"], state: AgentState) -> tuple[Float[Tensor, "B V"], AgentState]:
         logits = self.translator.reader.head.logits(hidden)
         look = self._look(logits)
-        with self._differentiable():
+        with differentiable(self):
             memory, last = self.remember(self._observed(hidden, look)[:, None], state.memory[None].contiguous())
         logits = logits / self.word_temperature
         logits[:, self.read] = self._read_logit(memory[:, 0], look.log_z).to(logits.dtype)
@@ -178,10 +178,6 @@ class ReadWriteAgent(Policy):
         own = torch.arange(len(weight), device=weight.device) == self.read
         word = torch.cat([weight, bias[:, None]], 1).masked_fill(own[:, None], 0)
         return Head(torch.cat([word, own[:, None].to(weight.dtype)], 1), None)
-
-    def _differentiable(self) -> AbstractContextManager[None]:
-        """cuDNN refuses the backward pass of cells in eval mode, in which drawn episodes are read."""
-        return torch.backends.cudnn.flags(enabled=self.training or not torch.is_grad_enabled())
 
 
 def _from_translator(agent: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

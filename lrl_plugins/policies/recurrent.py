@@ -1,6 +1,5 @@
 """A recurrent language model, small enough for a laptop."""
 
-from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
@@ -12,6 +11,7 @@ from lrl_core.interfaces import Policy, State, TaskFacts
 from lrl_core.masks import length_mask
 from lrl_core.types import PolicyOutput, Prompts, Rollout
 from lrl_core.vocab import Head
+from lrl_plugins.policies.cells import differentiable
 from lrl_plugins.policies.layout import spread
 from lrl_plugins.policies.loading import begin_token, end_token
 from lrl_plugins.policies.older_weights import accept_older_weights
@@ -123,13 +123,9 @@ class Recurrent(Policy):
         return [[weight for name, weight in named if name.endswith(f"_l{layer}")] for layer in range(self.layers)]
 
     def _read(self, tokens: Int[Tensor, "B L"], memory: Memory) -> tuple[Float[Tensor, "B L H"], Memory]:
-        with self._differentiable():
+        with differentiable(self):
             read, memory = self.cells(self.drop(self.words(tokens)), self._packed(memory))
         return self.drop(read), self._unpacked(memory)
-
-    def _differentiable(self) -> AbstractContextManager[None]:
-        """cuDNN refuses the backward pass of cells in eval mode, in which drawn episodes are read."""
-        return torch.backends.cudnn.flags(enabled=self.training or not torch.is_grad_enabled())
 
     def _after_prompt(self, prompts: Prompts) -> Memory:
         """Memory after features and prompt; each distinct prompt is read once, and padding is never read."""
@@ -140,7 +136,7 @@ class Recurrent(Policy):
             lengths = distinct.lengths[asked]
             tokens = distinct.tokens[asked].masked_fill(~length_mask(lengths, distinct.tokens.shape[1]), 0)
             words = pack_padded_sequence(self.drop(self.words(tokens)), lengths.cpu(), True, enforce_sorted=False)
-            with self._differentiable():
+            with differentiable(self):
                 _, read = self.cells(words, self._packed(tuple(part[:, asked] for part in memory)))
             pairs = zip(memory, self._unpacked(read), strict=True)
             memory = tuple(old.index_copy(1, asked, new.to(old.dtype)) for old, new in pairs)

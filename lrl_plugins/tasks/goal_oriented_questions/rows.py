@@ -1,13 +1,11 @@
 """The games of one split as data set rows, and how a list of rows becomes `Prompts`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from lrl_core.types import Prompts
@@ -15,6 +13,7 @@ from lrl_plugins.tasks.captioning.images import PixelReader
 from lrl_plugins.tasks.goal_oriented_questions.dialogues import Line, line_of, turns_of
 from lrl_plugins.tasks.goal_oriented_questions.tokens import DialogueTokenizer
 from lrl_plugins.tasks.goal_oriented_questions.worlds import Game, World
+from lrl_plugins.tasks.padding import padded
 
 
 @dataclass(frozen=True)
@@ -85,13 +84,15 @@ def collate(rows: list[Row], pad: int) -> Prompts:
     """
     pixels = [row.pixels for row in rows if row.pixels is not None]
     hidden = torch.tensor([row.game.hidden for row in rows])
+    tokens, lengths = padded([row.told for row in rows], pad)
+    targets, target_lengths = padded([row.line.tokens for row in rows], pad)
     return Prompts(
-        tokens=padded([row.told for row in rows], pad),
-        lengths=torch.tensor([len(row.told) for row in rows]),
+        tokens=tokens,
+        lengths=lengths,
         group=torch.tensor([row.group for row in rows]),
-        targets=padded([row.line.tokens for row in rows], pad),
-        target_lengths=torch.tensor([len(row.line.tokens) for row in rows]),
-        target_mask=padded([row.line.own for row in rows], False),
+        targets=targets,
+        target_lengths=target_lengths,
+        target_mask=padded([row.line.own for row in rows], False)[0],
         features={"hidden": hidden} | ({"pixels": torch.stack(pixels)} if pixels else {}),
         examples=tuple(
             {"id": row.game.id, "hidden": row.game.objects[row.game.hidden], "objects": row.game.objects}
@@ -103,9 +104,3 @@ def collate(rows: list[Row], pad: int) -> Prompts:
 def collator(pad: int) -> "partial[Prompts]":
     """`collate` for one tokenizer, in a form that loading processes can be handed."""
     return partial(collate, pad=pad)
-
-
-def padded(lines: Sequence[Sequence[int]], fill: int) -> Tensor:
-    """The lines below each other; flags stay flags."""
-    kind = torch.bool if isinstance(fill, bool) else torch.long
-    return pad_sequence([torch.tensor(line, dtype=kind) for line in lines], batch_first=True, padding_value=fill)

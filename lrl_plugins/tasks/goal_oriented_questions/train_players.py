@@ -21,8 +21,8 @@ from lrl_plugins.tasks.goal_oriented_questions.dialogues import turns_in
 from lrl_plugins.tasks.goal_oriented_questions.learned import guesses
 from lrl_plugins.tasks.goal_oriented_questions.networks import GuesserNetwork, OracleNetwork, Sizes, objects_of
 from lrl_plugins.tasks.goal_oriented_questions.player_files import Knowledge, save
-from lrl_plugins.tasks.goal_oriented_questions.rows import padded
 from lrl_plugins.tasks.goal_oriented_questions.worlds import ANSWERS
+from lrl_plugins.tasks.padding import padded
 
 Judge = Callable[[Rollout], tuple[Tensor, Tensor]]
 """From human dialogues to log-probabilities of classes and the right classes."""
@@ -127,8 +127,8 @@ def answers(
             right.append(ANSWERS.index(answer))
     hidden = torch.tensor([game.hidden for game in games], device=device)
     objects = objects_of(task.world, games, knowledge.numbers, device).at(hidden)
-    lines = padded(questions, task.tokenizer.pad).to(device)
-    said = network(lines, torch.tensor([len(question) for question in questions], device=device), objects)
+    lines, lengths = padded(questions, task.tokenizer.pad)
+    said = network(lines.to(device), lengths.to(device), objects)
     return said, torch.tensor(right, device=device)
 
 

@@ -1,7 +1,8 @@
 """What a simultaneous translation is worth: quality by prefix, and delay against a target (Gu et al. 2017)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import get_args
 
 import torch
@@ -12,6 +13,7 @@ from lrl_core.interfaces import Reward, TaskFacts
 from lrl_core.metrics.bleu import BleuCounter, Smoothing, bleu
 from lrl_core.tokenizer import Tokenizer
 from lrl_core.types import RewardSignal, Rollout
+from lrl_plugins.tasks.simultaneous_translation.metrics import average_proportion
 
 References = tuple[str, ...]
 
@@ -204,7 +206,7 @@ def average_share(actions: Sequence[bool | None], shown: int, words: int) -> flo
             heard = min(heard + 1, words)
         elif read is False:
             when.append(heard)
-    return sum(when) / (words * len(when)) if when and words else 1.0
+    return average_proportion(when, words, len(when)) if when and words else 1.0
 
 
 def last_chosen(chosen: Sequence[bool]) -> int:
@@ -220,6 +222,12 @@ def last_chosen(chosen: Sequence[bool]) -> int:
 
 def words_13a(text: str) -> list[str]:
     """Words and punctuation marks as mteval-v13a and sacrebleu tell them apart."""
+    return _tokenizer_13a()(text).split()
+
+
+@cache
+def _tokenizer_13a() -> Callable[[str], str]:
+    """One for all texts: it remembers those that it has seen."""
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-    return Tokenizer13a()(text).split()
+    return Tokenizer13a()

@@ -1,7 +1,6 @@
 """Sentences and their translations as data set rows, and how a list of rows becomes `Prompts`."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,6 +10,7 @@ from torch.utils.data import Dataset
 
 from lrl_core.tokenizer import Tokenizer
 from lrl_core.types import Prompts
+from lrl_plugins.tasks.padding import padded
 from lrl_plugins.tasks.simultaneous_translation.lines import Line, drawn_path, lay_line
 from lrl_plugins.tasks.text.sources import Example
 from lrl_plugins.tasks.turns import in_turn
@@ -141,9 +141,9 @@ class Collate:
         """A batch of rows."""
         rows = [row for own in prompts for row in own]
         heard = [row.source[: self.first] if self.spoken else row.source for row in rows]
-        tokens, lengths = self._padded([[i for word in words for i in word] for words in heard])
+        tokens, lengths = padded([[i for word in words for i in word] for words in heard], self.pad)
         lines = [row.line for row in rows if row.line is not None]
-        targets, target_lengths = self._padded([line.tokens for line in lines]) if lines else (None, None)
+        targets, target_lengths = padded([line.tokens for line in lines], self.pad) if lines else (None, None)
         return Prompts(
             tokens=tokens,
             lengths=lengths,
@@ -151,7 +151,7 @@ class Collate:
             references=tuple(row.example.references for row in rows) if lines else None,
             targets=targets,
             target_lengths=target_lengths,
-            target_mask=self._filled([line.own for line in lines], False).bool() if lines else None,
+            target_mask=padded([line.own for line in lines], False)[0] if lines else None,
             features={} if self.spoken else {"visible": self._visible([row.source for row in rows])},
             examples=tuple(self._example(row) for row in rows),
         )
@@ -167,10 +167,3 @@ class Collate:
             counts.append(heard[min(self.first, len(words)) :])
         most = max(map(len, counts))
         return torch.tensor([[*row, *row[-1:] * (most - len(row))] for row in counts])
-
-    def _padded(self, lines: list[Sequence[int]] | list[list[int]] | list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
-        return self._filled(lines, self.pad), torch.tensor([len(line) for line in lines])
-
-    def _filled(self, lines: Sequence[Sequence[int]], fill: int) -> Tensor:
-        longest = max(map(len, lines))
-        return torch.tensor([[*line, *[fill] * (longest - len(line))] for line in lines], dtype=torch.long)

@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 from lrl_core.tokenizer import Tokenizer
 from lrl_core.types import Prompts
+from lrl_plugins.tasks.padding import padded
 from lrl_plugins.tasks.text.layout import Layout
 from lrl_plugins.tasks.text.sources import Example
 from lrl_plugins.tasks.turns import in_turn
@@ -82,9 +83,9 @@ def collate(prompts: list[list[Row]], pad: int) -> Prompts:
         pad: Token id that fills lines.
     """
     rows = [row for own in prompts for row in own]
-    tokens, lengths = _padded([row.tokens for row in rows], pad)
+    tokens, lengths = padded([row.tokens for row in rows], pad)
     targets = [row.target for row in rows if row.target is not None]
-    answers, answer_lengths = _padded(targets, pad) if targets else (None, None)
+    answers, answer_lengths = padded(targets, pad) if targets else (None, None)
     return Prompts(
         tokens=tokens,
         lengths=lengths,
@@ -99,9 +100,3 @@ def collate(prompts: list[list[Row]], pad: int) -> Prompts:
 def collator(pad: int) -> "partial[Prompts]":
     """`collate` for one tokenizer, in a form that loading processes can be handed."""
     return partial(collate, pad=pad)
-
-
-def _padded(lines: list[tuple[int, ...]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    longest = max(len(line) for line in lines)
-    filled = [[*line, *(pad,) * (longest - len(line))] for line in lines]
-    return torch.tensor(filled, dtype=torch.long), torch.tensor([len(line) for line in lines])
