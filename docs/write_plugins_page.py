@@ -20,8 +20,28 @@ SMALL = {
             "lrl_plugins.decoders.limits:Constraints",
             "lrl_plugins.rewards.normalise:Standardise",
             "lrl_plugins.rewards.normalise:BatchStandardise",
+            "lrl_plugins.rewards.normalise:Clip",
             "lrl_core.reference:Reference",
             "lrl_core.phases:WarmUp",
+        ],
+    ),
+    "Networks of a discriminator": (
+        "What `network` of the reward `Discriminator` takes, by name. See\n"
+        "[Adversarial training](methods/adversarial.md).",
+        [
+            "lrl_plugins.rewards.discriminator_networks:TextCNN",
+            "lrl_plugins.rewards.discriminator_networks:TextEncoder",
+        ],
+    ),
+    "Sources of ranked answers": (
+        "What `source` of the task `Preferences` takes, by name. See [Preferences](methods/preferences.md).",
+        [
+            "lrl_plugins.tasks.preferences.made_up:MadeUpPreferences",
+            "lrl_plugins.tasks.preferences.sources:RankedJsonLines",
+            "lrl_plugins.tasks.preferences.sources:StoredLabels",
+            "lrl_plugins.tasks.preferences.published:Dialogues",
+            "lrl_plugins.tasks.preferences.published:RatedTranslations",
+            "lrl_plugins.tasks.preferences.published:Continuations",
         ],
     ),
     "Text sources": (

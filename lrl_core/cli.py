@@ -22,6 +22,7 @@ look around
   recipes      List the shipped recipes; copy one to change it.
   score        Apply a reward to texts in a file, without any training.
   transcripts  Read what was said in a run: lrl transcripts predictions.jsonl
+  label        Say which answers are best, on a page: lrl label --run runs/...
   new          Start a package with a plugin of your own: lrl new reward Brevity
 
 options
@@ -97,6 +98,12 @@ def _transcripts(arguments: list[str]) -> int:
     return transcripts.main(arguments[1:])
 
 
+def _label(arguments: list[str]) -> int:
+    from lrl_core.commands import label
+
+    return label.main(arguments[1:])
+
+
 def _new(arguments: list[str]) -> int:
     from lrl_core.commands import new
 
@@ -112,6 +119,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "recipes": _recipes,
     "score": _score,
     "transcripts": _transcripts,
+    "label": _label,
     "new": _new,
 }
 

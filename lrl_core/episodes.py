@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lrl_core.conversation import Conversations
 from lrl_core.interfaces import Environment, Policy
+from lrl_core.openings import Joining, shared
 from lrl_core.sampling import Bans, Sampling
 from lrl_core.types import Prompts, Rollout
 
@@ -61,23 +62,49 @@ def play(
     distinct, index = prompts.distinct()
     rows = torch.arange(len(prompts), device=index.device).repeat_interleave(samples)
     table = _Table(prompts.select(rows), max_length, pad, eos, forced, environment)
-    asked = index[rows] if samples > 1 or len(distinct) < len(prompts) else None
+    asked = index[rows]
+    joining = None
+    if forced is not None and environment is None:
+        joining = table.wait(shared(asked.tolist(), forced, max_length, eos))
     with torch.inference_mode():
-        _play(policy, distinct, asked, choose, table, sampling)
+        _play(policy, distinct, asked, choose, table, sampling, joining)
     return table.rollout(sampling)
 
 
 def _play(
-    policy: Policy, prompts: Prompts, asked: Tensor | None, choose: Choose, table: "_Table", sampling: Sampling
+    policy: Policy,
+    prompts: Prompts,
+    asked: Tensor,
+    choose: Choose,
+    table: "_Table",
+    sampling: Sampling,
+    joining: Joining | None,
 ) -> None:
-    """Fill the table; `asked` says which prompt each episode is about, None that they are one to one."""
+    """Fill the table.
+
+    Args:
+        policy: Who speaks.
+        prompts: The distinct prompts.
+        asked: Which of them each episode is about.
+        choose: Makes a token of logits.
+        table: What is filled.
+        sampling: How `choose` makes its distribution.
+        joining: Which episodes begin later, from the state of another one; None: all begin at once.
+    """
     logits, state = policy.begin(prompts)
-    if asked is not None:
-        logits, state = logits[asked], state.select(asked)
+    held = torch.arange(len(asked), device=logits.device)  # which episode each row of the state is
+    if joining is not None and joining.waiting:
+        held = torch.tensor([e for e in range(len(asked)) if e not in joining.waiting], device=logits.device)
+    if len(held) < len(asked) or len(asked) > len(prompts):
+        logits, state = logits[asked[held]], state.select(asked[held])
     table.vocabulary = logits.shape[1]
-    held = torch.arange(len(logits), device=logits.device)  # which episode each row of the state is
     running = torch.ones_like(held, dtype=torch.bool)
     for t in range(table.max_length):
+        more = joining.rows(t, held) if joining is not None else None
+        if more is not None:
+            rows = torch.cat([torch.arange(len(held), device=held.device), more[1]])
+            logits, state, running = logits[rows], state.select(rows), running[rows]
+            held = torch.cat([held, more[0]])
         position = torch.full_like(held, t)
         bans = table.bans(t, held, sampling)  # the rest of `sampling` needs no memory: `choose` sees to it
         if bans is not None:
@@ -141,6 +168,17 @@ class _Table:
         self.environment_reward = torch.zeros(count, max_length, device=device) if environment else None
         closes = self.talks is not None and self.talks.shut is not None
         self.closed = torch.zeros(count, max_length, dtype=torch.bool, device=device) if closes else None
+
+    def wait(self, joining: Joining) -> Joining:
+        """Write down the openings of the episodes that begin later: others are fed them meanwhile."""
+        for length, (episodes, _) in joining.at.items():
+            for episode in episodes:
+                opening = list(self.queues[episode])
+                self.tokens[episode, :length] = torch.tensor(opening, device=self.tokens.device, dtype=torch.long)
+                self.lengths[episode] = length
+                self.queues[episode].clear()
+                self.waiting -= length
+        return joining
 
     def bans(self, t: int, held: Tensor, sampling: Sampling) -> Bans | None:
         """What these rows may not choose now: a repeated n-gram, what the environment has closed."""

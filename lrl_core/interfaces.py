@@ -142,6 +142,19 @@ class Decoder(Component):
     def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
         """Play `samples` episodes per prompt row; the episodes of one prompt stand together."""
 
+    def complete(self, policy: Policy, prompts: Prompts, openings: Sequence[Sequence[int]]) -> Rollout:
+        """Play one episode per prompt row that begins with the tokens given for it, which are no actions.
+
+        Args:
+            policy: Whose episodes.
+            prompts: One row per episode.
+            openings: What each episode begins with; one that ends with the end token is a whole episode.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} cannot go on from given tokens; expected a decoder that plays token by token. Use "
+            "Sample."
+        )
+
     def greedy(self) -> "Decoder":
         """The same limits, the most probable token each time, one episode per prompt: the self-critical rival."""
         raise NotImplementedError(
@@ -176,10 +189,37 @@ class Sampler(ABC):
     objective: "Objective"
     reference: nn.Module | None
     """Fills `Rollout.reference_logprobs`; None where the recipe names no reference policy."""
+    step: int = 0
+    """Training steps before the current one."""
+    on_policy: bool = True
+    """Whether the policy that learns plays what it learns from itself; False where the reference policy does."""
+    holding: bool = False
+    """Whether the policy holds still at present, while what learns beside it catches up."""
+
+    @property
+    @abstractmethod
+    def delayed(self) -> Policy | None:
+        """The reference policy's own copy of the weights, which may follow the policy slowly; None without one."""
 
     @abstractmethod
     def roll_out(self, prompts: Prompts, decoder: Decoder | None = None) -> tuple[Rollout, RewardSignal]:
         """Play and score episodes, without gradients; None means the training decoder."""
+
+    @abstractmethod
+    def draw(self, prompts: Prompts, decoder: Decoder | None = None) -> Rollout:
+        """Play episodes, with texts but not scored, without gradients; None means the training decoder."""
+
+    @abstractmethod
+    def complete(
+        self, prompts: Prompts, openings: Sequence[Sequence[int]], policy: Policy | None = None
+    ) -> tuple[Rollout, RewardSignal]:
+        """Play on from given tokens with the training decoder, and score; without gradients.
+
+        Args:
+            prompts: One row per episode.
+            openings: What each episode begins with; these tokens are no actions of it.
+            policy: Who goes on; None: the policy that learns.
+        """
 
 
 class Baseline(Component):
@@ -195,6 +235,8 @@ class Objective(Component):
 
     samples: bool = True
     """Whether the loss needs episodes; False for pure maximum likelihood."""
+    compares_answers: bool = False
+    """Whether the loss needs the reference policy's log-probabilities of the human answers (`expert`)."""
 
     @abstractmethod
     def count(self, experience: Experience) -> Float[Tensor, "*K"]:
@@ -229,6 +271,13 @@ class Replay(Component):
         """
 
 
+class Lesson(Protocol):
+    """What a learner learns from in one update: an Experience, or rows of its own."""
+
+    def split(self, token_budget: int | None) -> Sequence[Any]:
+        """Parts of at most so many tokens each, at least one; None: one part."""
+
+
 class Learner(ABC):
     """Mixed into a reward or a baseline that learns beside the policy: own loss, own optimiser."""
 
@@ -237,13 +286,38 @@ class Learner(ABC):
     updates: int = 1
     """Updates per experience."""
 
-    @abstractmethod
-    def count(self, experience: Experience) -> Float[Tensor, "*K"]:
-        """As `Objective.count`."""
+    def lessons(self, experience: Experience, sampler: "Sampler | None") -> Iterator[Any]:
+        """What to learn from after the policy's update, one update each; as many on every rank.
+
+        Default: the experience itself, `updates` times, where episodes were drawn. Another learner may draw more, or
+        read what people have judged meanwhile.
+
+        Args:
+            experience: What the policy has just learnt from.
+            sampler: The parts of the recipe; None where the learner is trained alone, on human answers.
+        """
+        for _ in range(self.updates if experience.rollout is not None else 0):
+            yield experience
 
     @abstractmethod
-    def learn(self, experience: Experience) -> Loss:
+    def count(self, lesson: Any) -> Float[Tensor, "*K"]:
+        """As `Objective.count`, of a lesson."""
+
+    @abstractmethod
+    def learn(self, lesson: Any) -> Loss:
         """The learner's loss as a sum over `count` things."""
+
+
+class LearnsAlone(Learner):
+    """A learner that can be trained by itself on a task's batches, without a policy."""
+
+    @abstractmethod
+    def metric(self) -> Metric:
+        """An empty metric of held-out lessons; its `compute` gives a dict of names and scalar tensors."""
+
+    @abstractmethod
+    def examine(self, lesson: Any, metric: Any) -> None:
+        """Add a held-out lesson to the metric, without gradients and without dropout."""
 
 
 class Task(LightningDataModule, ABC):

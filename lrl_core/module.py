@@ -1,6 +1,6 @@
 """PolicyGradient, the LightningModule: roll out, score, compare, update."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -14,12 +14,13 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lrl_core.clock import Clock
-from lrl_core.gradients import gradient_norm, synchronised
+from lrl_core.gradients import Updater
 from lrl_core.interfaces import (
     Baseline,
     Component,
     Decoder,
     Learner,
+    Lesson,
     Objective,
     OptimizerFactory,
     Policy,
@@ -31,12 +32,11 @@ from lrl_core.interfaces import (
     components,
 )
 from lrl_core.phases import Phase, SchedulerFactory, WarmUp, factories, of_policy, refuse_unsuited, trained
-from lrl_core.ranks import sum_over_ranks, world_size
 from lrl_core.reference import Reference, load_policy, policy_and_known
 from lrl_core.reports import Answer, Examination, experience_metrics, pace, texts_of
 from lrl_core.scoring import begun, compare
 from lrl_core.seeds import seed_step
-from lrl_core.step_log import StepLog, added, of_learner
+from lrl_core.step_log import StepLog, of_learner
 from lrl_core.types import Experience, Loss, PolicyOutput, Prompts, RewardSignal, Rollout
 
 
@@ -62,6 +62,8 @@ class PolicyGradient(LightningModule, Sampler):
         start_from: A checkpoint of an earlier run whose policy weights to start from (nothing else is taken over).
         reference: The policy that the trained one is kept near by a KL term (reward KLPenalty, PPO's kl_weight);
             None where no part asks for it.
+        learners_first: Epochs after the warm-up in which the policy holds still while what learns beside it (a critic,
+            a discriminator, a preference model) learns from its episodes.
     """
 
     steps_done: Tensor
@@ -85,22 +87,19 @@ class PolicyGradient(LightningModule, Sampler):
         gradient_clip_algorithm: Literal["norm", "value"] = "norm",
         start_from: str | None = None,
         reference: Reference | None = None,
+        learners_first: int = 0,
     ) -> None:
         super().__init__()
-        if token_budget is not None and token_budget < 1:
-            raise ValueError(
-                f"token_budget is {token_budget}; expected a number of padded tokens >= 1, or null to read the whole "
-                "batch at once. Correct model.token_budget."
-            )
         self.automatic_optimization = False
         self.policy, self.reward, self.baseline, self.reference = policy, reward, baseline, reference
+        self.on_policy = reference is None or not reference.draws
         self.decoder = decoder  # type: ignore[assignment]  # None only where no part asks a sampler for it
         self.evaluation_decoder = evaluation_decoder
         self.environment = task.environment
         self.tokenizer = task.tokenizer
-        self.token_budget = token_budget
-        self.gradient_clip, self.gradient_clip_algorithm = gradient_clip, gradient_clip_algorithm
+        self.updater = Updater(token_budget, gradient_clip, gradient_clip_algorithm)
         self.warm_up_epochs = warm_up.epochs if warm_up else 0
+        self.first_epoch = self.warm_up_epochs + learners_first  # of the policy's reinforcement
         self.objectives = nn.ModuleList([objective] + ([warm_up.objective] if warm_up else []))
         self.replays = nn.ModuleList([replay] + ([warm_up.replay] if warm_up else []))
         self.factories = factories(optimizer, scheduler, warm_up)
@@ -119,13 +118,18 @@ class PolicyGradient(LightningModule, Sampler):
         self.answering = self._answering_decoder()
         if reference is not None:
             reference.hold(policy, warmed_up=self.warm_up_epochs > 0)
-        self._check_recipe()
+        self._check_recipe(learners_first)
         if start_from is not None:
             load_policy(policy, start_from, "start_from")
 
     # What happens before the first step
 
-    def _check_recipe(self) -> None:
+    def _check_recipe(self, learners_first: int) -> None:
+        if learners_first and not self.learners:
+            raise ValueError(
+                f"learners_first is {learners_first}, but no reward and no baseline of the recipe learns. Expected one "
+                "that does, such as Discriminator or Critic; name it, or set learners_first to 0."
+            )
         parts = {"decoder": self.decoder, "reward": self.reward, "baseline": self.baseline}
         for objective, replay in zip(self.objectives, self.replays, strict=True):
             refuse_unsuited(objective, replay, missing=[name for name, part in parts.items() if part is None])
@@ -189,7 +193,8 @@ class PolicyGradient(LightningModule, Sampler):
         objective, replay = self.objectives[which], self.replays[which]
         assert isinstance(objective, Objective)
         assert isinstance(replay, Replay)
-        return Phase(objective, replay, min(which, len(self.factories) - 1))
+        holds = self.warm_up_epochs <= self.current_epoch < self.first_epoch
+        return Phase(objective, replay, min(which, len(self.factories) - 1), holds)
 
     def training_step(self, prompts: Prompts, batch_idx: int) -> None:
         """Ask the replay for experience and learn from it: policy first, then every learner."""
@@ -210,21 +215,23 @@ class PolicyGradient(LightningModule, Sampler):
         seed_step(self.seed, self.global_rank, self.step)
         self._follow_schedules()
         phase = self.phase
+        self.holding = phase.holds
         optimizers = self._every_optimizer()
         policy_optimizer, learner_optimizers = optimizers[phase.optimizer], optimizers[len(self.factories) :]
         self.collected, self.played = [], []
         metrics: dict[str, Tensor] = {}
         taught = 0
-        for experience in phase.replay.batches(partial(self._collect, prompts), lambda: _human_answers(prompts)):
-            teach = partial(phase.objective.loss, self.read)
-            new = self.update(teach, phase.objective.count, experience, policy_optimizer)
-            metrics |= new | {name: metrics[name] for name in new if "ratio/first" in name and name in metrics}
+        for experience in phase.replay.batches(partial(self._collect, prompts), partial(self._human_answers, prompts)):
+            if not phase.holds:
+                teach = partial(phase.objective.loss, self.read)
+                new = self.update(teach, phase.objective.count, experience, policy_optimizer)
+                metrics |= new | {name: metrics[name] for name in new if "ratio/first" in name and name in metrics}
             taught += 1
             for learner, optimizer in zip(self.learners, learner_optimizers, strict=True):
-                for _ in range(learner.updates if experience.rollout is not None else 0):
-                    learnt = self.update(learner.learn, learner.count, experience, optimizer)
-                    metrics |= of_learner(learner, learnt)
-        self._step_scheduler(phase.optimizer)
+                for lesson in learner.lessons(experience, self):
+                    metrics |= of_learner(learner, self.update(learner.learn, learner.count, lesson, optimizer))
+        if not phase.holds:
+            self._step_scheduler(phase.optimizer)
         # Controllers and logs see every episode once: epochs and minibatches show it several times, or in parts.
         drawn = Experience.cat(self.collected) if self.collected else experience
         self.last_experience = experience if taught == 1 else drawn
@@ -242,9 +249,9 @@ class PolicyGradient(LightningModule, Sampler):
         self.scheduled = self.current_epoch
         if self.reference is not None and self.current_epoch >= self.warm_up_epochs:
             self.reference.begin(self.policy)
-        in_warm_up = self.current_epoch < self.warm_up_epochs
+        begins = max(first for first in (0, self.warm_up_epochs, self.first_epoch) if first <= self.current_epoch)
         for part in self.parts:
-            part.begin_epoch(self.current_epoch - (0 if in_warm_up else self.warm_up_epochs))
+            part.begin_epoch(self.current_epoch - begins)
 
     def _collect(self, prompts: Prompts, groups: Collection[int] | None = None) -> Experience:
         if groups is None:
@@ -259,18 +266,52 @@ class PolicyGradient(LightningModule, Sampler):
         rollout, reward = self.roll_out(prompts.distinct()[0])
         with self.clock.phase("baseline"):
             advantage = compare(self.baseline, rollout, reward, self)
-        experience = Experience(rollout, reward, advantage, expert=Rollout.of_targets(prompts))
+        experience = replace(self._human_answers(prompts), rollout=rollout, reward=reward, advantage=advantage)
         self.collected.append(experience)
         return experience
 
+    def _human_answers(self, prompts: Prompts) -> Experience:
+        """What people said, and how probable the reference policy finds it where the objective asks."""
+        expert = Rollout.of_targets(prompts)
+        if expert is not None and self.phase.objective.compares_answers and self.reference is not None:
+            with self.clock.phase("reference"):
+                logprobs = self.reference.logprobs(self.policy, expert)
+            expert = replace(expert, reference_logprobs=logprobs)
+        return Experience(expert=expert)
+
+    # What parts may ask for
+
+    @property
+    def delayed(self) -> Policy | None:
+        """The reference policy's own copy of the weights."""
+        return None if self.reference is None else self.reference.copy
+
     def roll_out(self, prompts: Prompts, decoder: Decoder | None = None) -> tuple[Rollout, RewardSignal]:
         """Play and score episodes, without gradients and without dropout; None means the training decoder."""
+        return self._scored(self.draw(prompts, decoder))
+
+    @torch.no_grad()
+    def draw(self, prompts: Prompts, decoder: Decoder | None = None) -> Rollout:
+        """Play episodes with texts; None means the training decoder, and whoever plays what is learnt from."""
+        trained_on = decoder is None
         decoder = decoder or self.decoder
-        assert decoder is not None
-        assert self.reward is not None
         with self.clock.phase("rollout"):
-            rollout = self._play(prompts, decoder)
+            rollout = self._play(prompts, decoder, self.delayed if trained_on and not self.on_policy else None)
             self.played.append(rollout.action_mask.sum())
+        return rollout
+
+    @torch.no_grad()
+    def complete(
+        self, prompts: Prompts, openings: Sequence[Sequence[int]], policy: Policy | None = None
+    ) -> tuple[Rollout, RewardSignal]:
+        """Play on from given tokens with the training decoder, and score."""
+        with self.clock.phase("rollout"):
+            rollout = self.decoder.complete((policy or self.policy).eval(), prompts, openings)
+            self.played.append(rollout.action_mask.sum())
+        return self._scored(self._with_texts(rollout))
+
+    def _scored(self, rollout: Rollout) -> tuple[Rollout, RewardSignal]:
+        assert self.reward is not None
         with begun(self.reward, rollout, beside=self.reference is not None) as judged:
             if self.reference is not None:
                 with self.clock.phase("reference"):
@@ -280,31 +321,14 @@ class PolicyGradient(LightningModule, Sampler):
 
     def update(
         self,
-        loss_of: Callable[[Experience], Loss],
-        count_of: Callable[[Experience], Tensor],
-        experience: Experience,
+        loss_of: Callable[[Any], Loss],
+        count_of: Callable[[Any], Tensor],
+        lesson: Lesson,
         optimizer: LightningOptimizer,
     ) -> dict[str, Tensor]:
         """One optimiser step; neither micro-batches nor ranks change it. Returns numbers for the log."""
         with self.clock.phase("loss"):
-            things = sum_over_ranks(count_of(experience))
-            count = torch.where(things > 0, things, 1)
-            parts = experience.split(self.token_budget)
-            metrics: dict[str, Tensor] = {}
-            optimizer.zero_grad()
-            for i, part in enumerate(parts):
-                with synchronised(self.trainer.strategy, i + 1 == len(parts)):
-                    loss = loss_of(part)
-                    # Data-parallel strategies average gradients over ranks; the loss is a sum over them.
-                    mean = (loss.total / count).sum() * world_size()
-                    self.manual_backward(mean)
-                metrics = added(metrics, loss.metrics | {"loss": mean.detach() * len(parts)}, 1 / len(parts))
-            metrics["gradient_norm"] = gradient_norm(optimizer, experience, self.step)
-            if self.gradient_clip is not None:
-                self.clip_gradients(optimizer.optimizer, self.gradient_clip, self.gradient_clip_algorithm)
-            if bool((things > 0).any()):  # else there is nothing to learn, and momentum alone must not move the policy
-                optimizer.step()
-        return metrics
+            return self.updater.step(self, loss_of, count_of, lesson, optimizer, self.step)
 
     def read(self, rollout: Rollout) -> PolicyOutput:
         """What the policy says of a rollout. Dropout is on only while it learns human answers: the one mode rule.
@@ -314,9 +338,11 @@ class PolicyGradient(LightningModule, Sampler):
         self.policy.train(self.training and rollout.sampling is None)
         return self.policy(rollout)
 
-    def _play(self, prompts: Prompts, decoder: Decoder) -> Rollout:
-        self.policy.eval()
-        rollout = decoder.decode(self.policy, prompts, self.environment)
+    def _play(self, prompts: Prompts, decoder: Decoder, policy: Policy | None = None) -> Rollout:
+        rollout = decoder.decode((policy or self.policy).eval(), prompts, self.environment)
+        return self._with_texts(rollout)
+
+    def _with_texts(self, rollout: Rollout) -> Rollout:
         return replace(rollout, texts=texts_of(rollout, self.tokenizer, self.environment))
 
     def _every_optimizer(self) -> list[LightningOptimizer]:
@@ -367,7 +393,7 @@ class PolicyGradient(LightningModule, Sampler):
 
     def predict_step(self, prompts: Prompts, batch_idx: int) -> list[dict[str, Any]]:
         """Answer prompts; the answers as rows of id, text and references, and the turns of conversations."""
-        return [answer.row() for answer in self._answer(prompts)]
+        return [answer.row() for answer in self._answer(prompts.distinct()[0])]
 
     def _begin_stage(self, stage: str) -> None:
         metric = self.trainer.datamodule.metrics(stage)  # type: ignore[attr-defined]
@@ -385,15 +411,12 @@ class PolicyGradient(LightningModule, Sampler):
     @torch.no_grad()
     def _examine(self, prompts: Prompts) -> None:
         assert self.examination is not None
+        prompts = prompts.distinct()[0]  # ranked answers: a prompt is answered once, the best answer comes first
         self.examination.answers += self._answer(prompts)
-        for part in _human_answers(prompts).split(self.token_budget):
+        for part in Experience(expert=Rollout.of_targets(prompts)).split(self.updater.token_budget):
             if part.expert is not None:
                 self.examination.weigh(part.expert, self.read(part.expert).logprobs)
 
     def _end_stage(self, prefix: str) -> None:
         assert self.examination is not None
         self.log_dict({f"{prefix}/{name}": value for name, value in self.examination.scores().items()})
-
-
-def _human_answers(prompts: Prompts) -> Experience:
-    return Experience(expert=Rollout.of_targets(prompts))

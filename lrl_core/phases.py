@@ -42,11 +42,22 @@ class Phase:
     """What is learnt from."""
     optimizer: int
     """Index among the policy's optimisers."""
+    holds: bool = False
+    """Whether the policy holds still, so that only what learns beside it learns."""
+
+    @property
+    def reinforces(self) -> bool:
+        """Whether the policy learns from its own episodes."""
+        return self.replay.samples and not self.holds
 
     @property
     def name(self) -> str:
         """What people call it."""
-        return "reinforcement learning" if self.replay.samples else "maximum likelihood"
+        if self.holds:
+            return "learners first"
+        if self.replay.samples:
+            return "reinforcement learning"
+        return "learning from preferences" if self.objective.compares_answers else "maximum likelihood"
 
 
 def factories(

@@ -23,15 +23,28 @@ class Reference(nn.Module):
         decay: Weight of the past, in (0, 1), when the reference follows the policy after every training step as a
             moving average; None holds it still.
         token_budget: Padded tokens that are read at once; None reads a step's episodes in one pass.
+        draws: Whether the reference plays the episodes to learn from, as the delayed actor of an actor-critic does
+            (Bahdanau 2017, section 3.2). The objective must not take them for fresh draws of the policy.
     """
 
     begun: Tensor
 
-    def __init__(self, path: str | None = None, decay: float | None = None, token_budget: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | None = None,
+        decay: float | None = None,
+        token_budget: int | None = None,
+        draws: bool = False,
+    ) -> None:
         super().__init__()
         if decay is not None and not 0 < decay < 1:
             raise ValueError(f"Reference: decay is {decay}; expected a number in (0, 1), or null to hold it still.")
-        self.path, self.decay, self.token_budget = path, decay, token_budget
+        if draws and path is None and decay is None:
+            raise ValueError(
+                "Reference: got draws: true without decay or path; expected a policy other than the one that learns. "
+                "Set decay, such as 0.999, or leave draws out."
+            )
+        self.path, self.decay, self.token_budget, self.draws = path, decay, token_budget, draws
         self.copy: Policy | None = None
         self.register_buffer("begun", torch.tensor(False))
 

@@ -20,6 +20,7 @@ KINDS = {
     "objectives": "objective",
     "replays": "replay",
     "environments": "environment",
+    "learners": "learner",
     "tasks": "task",
     "callbacks": "callback",
 }

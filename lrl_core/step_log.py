@@ -54,8 +54,3 @@ def of_learner(learner: object, metrics: dict[str, Tensor]) -> dict[str, Tensor]
     shared = ("loss", "gradient_norm")
     name = type(learner).__name__
     return {f"{name}/{key}" if key in shared else key: value for key, value in metrics.items()}
-
-
-def added(sums: dict[str, Tensor], metrics: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """The sums with a micro-batch's share of its numbers."""
-    return sums | {name: sums.get(name, 0) + value * share for name, value in metrics.items()}

@@ -8,94 +8,24 @@ tokens[b, t]. The prompt is no part of T.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrl_core.masks import length_mask
+from lrl_core.rows import Rows, joined
 from lrl_core.sampling import Bans, Sampling
-from lrl_core.vocab import Head, VocabularyScores, over_vocabulary, score_vocabulary
-
-Batch = TypeVar("Batch", bound="_Rows")
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Batched dataclass: every tensor, tuple and nested batch has one entry per row."""
-
-    def to(self: Batch, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch with its tensors on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking), lambda rows: rows)
-
-    def pin_memory(self: Batch) -> Batch:
-        """The same batch in page-locked memory, for loaders that copy to a GPU."""
-        return self._map(lambda tensor: tensor.pin_memory(), lambda rows: rows)
-
-    def select(self: Batch, rows: Int[Tensor, " N"]) -> Batch:
-        """The rows with these indices, in this order; an index may occur several times."""
-        listed = rows.tolist()
-        return self._map(lambda tensor: tensor[rows], lambda items: tuple(items[i] for i in listed) if items else ())
-
-    @classmethod
-    def cat(cls: type[Batch], parts: Sequence[Batch]) -> Batch:
-        """The rows of all parts, in order; lines are filled up with 0 to the longest. One part comes back as it is."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(**{f.name: _joined(f.name, [getattr(part, f.name) for part in parts]) for f in fields(cls)})
-
-    def _map(self: Batch, on_tensor: Callable[[Tensor], Tensor], on_tuple: Callable[[tuple], tuple]) -> Batch:
-        def mapped(value: Any) -> Any:
-            if isinstance(value, Tensor):
-                return on_tensor(value)
-            if isinstance(value, _Rows):
-                return value._map(on_tensor, on_tuple)
-            if isinstance(value, dict):
-                return {key: mapped(item) for key, item in value.items()}
-            return on_tuple(value) if isinstance(value, tuple) else value
-
-        return replace(self, **{f.name: mapped(getattr(self, f.name)) for f in fields(self)})
-
-
-def _joined(name: str, values: list[Any]) -> Any:
-    """One value of the values that parts of a batch hold in the same field."""
-    first = values[0]
-    if isinstance(first, Tensor) and all(isinstance(value, Tensor) for value in values):
-        return _joined_lines(values)
-    if isinstance(first, _Rows):
-        return type(first).cat(values)
-    if isinstance(first, dict) and all(value.keys() == first.keys() for value in values):
-        return {key: _joined(f"{name}[{key!r}]", [value[key] for value in values]) for key in first}
-    if isinstance(first, tuple) and all(isinstance(value, tuple) for value in values):
-        return tuple(item for value in values for item in value)
-    if not any(isinstance(value, Tensor) for value in values) and all(value == first for value in values):
-        return first
-    raise ValueError(
-        f"Parts of one batch differ in {name}: got {[type(value).__name__ for value in values]}; expected the same "
-        "kind of value in each. Join only what one decoder, task and reward made."
-    )
-
-
-def _joined_lines(lines: list[Tensor]) -> Tensor:
-    if len({line.shape[1:] for line in lines}) == 1:
-        return torch.cat(lines)
-    widest = [max(widths) for widths in zip(*(line.shape[1:] for line in lines), strict=True)]
-    return torch.cat([_widened(line, widest) for line in lines])
+from lrl_core.vocab import Head, VocabularyScores, expected_value, over_vocabulary, score_vocabulary
 
 
 def _cut(line: Tensor | None, width: int) -> Tensor | None:
     return None if line is None else line[:, :width]
 
 
-def _widened(line: Tensor, widths: Sequence[int]) -> Tensor:
-    """The same rows with every later axis filled up with 0 to the given width."""
-    missing = [(0, width - had) for width, had in zip(widths, line.shape[1:], strict=True)]
-    return torch.nn.functional.pad(line, [side for pair in reversed(missing) for side in pair])
-
-
 @dataclass(frozen=True)
-class Prompts(_Rows):
+class Prompts(Rows):
     """What the policy is asked. Rows of one `group` are the same prompt (perhaps with different targets)."""
 
     tokens: Int[Tensor, "B S"]
@@ -136,7 +66,7 @@ class Prompts(_Rows):
 
 
 @dataclass(frozen=True)
-class Rollout(_Rows):
+class Rollout(Rows):
     """Episodes: one line of tokens each, with a mask that says which of them the policy chose."""
 
     prompts: Prompts
@@ -197,7 +127,7 @@ class Rollout(_Rows):
 
 
 @dataclass(frozen=True)
-class RewardSignal(_Rows):
+class RewardSignal(Rows):
     """What a reward says of each episode."""
 
     total: Float[Tensor, " B"]
@@ -216,7 +146,30 @@ class RewardSignal(_Rows):
 
 
 @dataclass(frozen=True)
-class Advantage(_Rows):
+class ActionValues(Rows):
+    """One number for every action before each token, as hidden states and an output matrix: never laid out whole."""
+
+    hidden: Float[Tensor, "B T D"]
+    """A critic's state before each token."""
+    head: Head
+    """Its output matrix; the same for all rows."""
+
+    def _map(
+        self, on_tensor: Callable[[Tensor], Tensor], on_tuple: Callable[[tuple], tuple]
+    ) -> "ActionValues":  # the matrix has no rows of the batch
+        moved = on_tensor(self.hidden)
+        bias = self.head.bias
+        head = Head(self.head.weight.to(moved.device), None if bias is None else bias.to(moved.device))
+        return ActionValues(moved, head)
+
+    @classmethod
+    def cat(cls, parts: Sequence["ActionValues"]) -> "ActionValues":
+        """The rows of all parts, which one critic gave in the same step."""
+        return cls(joined("hidden", [part.hidden for part in parts]), parts[0].head)
+
+
+@dataclass(frozen=True)
+class Advantage(Rows):
     """How much better than expected each token was."""
 
     value: Float[Tensor, "B T"]
@@ -225,6 +178,13 @@ class Advantage(_Rows):
     """What a critic should have predicted before each token; None without a critic."""
     values: Float[Tensor, "B T"] | None = None
     """What the critic did predict when the episodes were collected; None without a critic."""
+    actions: ActionValues | None = None
+    """What a critic of actions thinks each token of the vocabulary would be worth; None without one."""
+
+    def cut(self, steps: int) -> "Advantage":
+        """The same without columns from `steps` on."""
+        actions = self.actions and replace(self.actions, hidden=self.actions.hidden[:, :steps])
+        return Advantage(self.value[:, :steps], _cut(self.target, steps), _cut(self.values, steps), actions)
 
 
 @dataclass(frozen=True)
@@ -251,7 +211,7 @@ class Experience:
         """The rows of all parts, in order. A single part comes back as it is."""
         if len(parts) == 1:
             return parts[0]
-        return cls(**{f.name: _joined(f.name, [getattr(part, f.name) for part in parts]) for f in fields(cls)})
+        return cls(**{f.name: joined(f.name, [getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def split(self, token_budget: int | None) -> list["Experience"]:
         """Micro-batches of at most `token_budget` padded tokens (None: one), never cutting a prompt's group apart.
@@ -297,9 +257,7 @@ class Experience:
             part,
             rollout=rollout,
             reward=replace(reward, by_token=_cut(reward.by_token, steps), by_prefix=_cut(reward.by_prefix, steps + 1)),
-            advantage=Advantage(
-                advantage.value[:, :steps], _cut(advantage.target, steps), _cut(advantage.values, steps)
-            ),
+            advantage=advantage.cut(steps),
         )
 
 
@@ -361,6 +319,12 @@ class PolicyOutput:
         """Log-probability of other tokens in the places of the chosen ones; 0 off the action mask."""
         return self._spread(self._score(tokens[self._at]).logprobs)
 
+    @property
+    def states(self) -> Float[Tensor, "B T D"]:
+        """The hidden state before each chosen token, with gradients; 0 off the action mask."""
+        empty = self._hidden.new_zeros(*self.rollout.tokens.shape, self._hidden.shape[1])
+        return empty.index_put(self._at, self._hidden)
+
     def estimate(self, head: Callable[[Float[Tensor, "N D"]], Float[Tensor, " N"]]) -> Float[Tensor, "B T"]:
         """One number per chosen token from the hidden state before it; 0 off the action mask."""
         return self._spread(head(self._hidden))
@@ -368,6 +332,15 @@ class PolicyOutput:
     def over_vocabulary(self, fn: Callable[[Float[Tensor, "n V"]], Float[Tensor, " n"]]) -> Float[Tensor, "B T"]:
         """One number per chosen token from all its log-probabilities; `fn` sees them in chunks [n V]."""
         return self._spread(over_vocabulary(fn, self._hidden, self.head, self._at[1], self.sampling, self._bans))
+
+    def expected(self, actions: ActionValues) -> Float[Tensor, "B T"]:
+        """The mean of each place's action values under the policy's own distribution there; 0 off the action mask.
+
+        The distribution is the one after bans and temperature, before truncation. Gradients reach the policy alone.
+        """
+        values = actions.hidden.flatten(0, 1).index_select(0, self._at[0] * self.rollout.tokens.shape[1] + self._at[1])
+        means = expected_value(self._hidden, self.head, values, actions.head, self._at[1], self.sampling, self._bans)
+        return self._spread(means)
 
     @cached_property
     def _scores(self) -> VocabularyScores:

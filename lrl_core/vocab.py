@@ -123,6 +123,47 @@ def over_vocabulary(
     return torch.cat(results) if results else hidden.new_zeros(0)
 
 
+def expected_value(
+    hidden: Float[Tensor, "N D"],
+    head: Head,
+    values: Float[Tensor, "N H"],
+    values_head: Head,
+    position: Int[Tensor, " N"],
+    sampling: Sampling,
+    bans: Bans | None = None,
+) -> Float[Tensor, " N"]:
+    """Sum over actions of pi(a) Q(a) for each of N places, chunk by chunk, with gradients to the policy alone.
+
+    Args:
+        hidden: The policy's state before the token is chosen.
+        head: Its output matrix.
+        values: A critic's state at the same place.
+        values_head: The critic's output matrix: one number for each token of the vocabulary.
+        position: Index of the token in the episode.
+        sampling: How the distribution was made: bans and temperature count, truncation does not.
+        bans: What else may not be chosen at these places; None for nothing.
+    """
+
+    def one_chunk(part: Tensor, weight: Tensor, bias: Tensor | None, worth: Tensor, at: Tensor, out: Any) -> Tensor:
+        chances = sampling.scale(Head(weight, bias).logits(part), at, out).softmax(-1)
+        return (chances * values_head.logits(worth).detach().to(chances.dtype)).sum(-1)
+
+    means = [
+        checkpoint(
+            one_chunk,
+            hidden[rows],
+            head.weight,
+            head.bias,
+            values[rows],
+            position[rows],
+            _of_chunk(bans, rows),
+            use_reentrant=False,
+        )
+        for rows in _chunks(hidden, head.weight.shape[0])
+    ]
+    return torch.cat(means) if means else hidden.new_zeros(0)
+
+
 def _chunks(hidden: Tensor, vocabulary: int) -> list[slice]:
     if hidden.device.type == "cpu":
         size = min(CHUNK_ELEMENTS // vocabulary, max(CHUNK_ROWS, BLOCK_ELEMENTS // vocabulary))

@@ -11,6 +11,8 @@ from lrl_core.commands import CommandError
 from lrl_core.registry import KINDS
 
 _KIND_OF_KEY = {word: kind for kind, one in KINDS.items() for word in (kind, one)} | {"data": "tasks"}
+# What is trained alone may be a plugin of another kind: a reward that learns, for one.
+_KIND_OF_KEY.pop("learner", None)
 _WRAPPERS = ("class_path", "init_args", "dict_kwargs")
 
 
@@ -93,8 +95,8 @@ def kind_of(keys: Iterable[str]) -> str | None:
 
 
 def _names_a_part(keys: tuple[str, ...]) -> bool:
-    """Whether a bare word here is a class: `data`, the `--reward` of `lrl score`, and the parts of the model itself."""
-    if keys in (("data",), ("reward",)) or keys[-1:] in (("optimizer",), ("scheduler",)):
+    """Whether a bare word here is a class: `data`, `--reward` of `lrl score`, and the parts of the model itself."""
+    if keys in (("data",), ("reward",), ("model", "learner")) or keys[-1:] in (("optimizer",), ("scheduler",)):
         return True
     inside_a_part = any(key in _WRAPPERS for key in keys)
     return keys[:1] == ("model",) and not inside_a_part and kind_of(keys) is not None

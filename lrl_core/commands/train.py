@@ -41,19 +41,28 @@ def main(arguments: list[str], model_class: type[LightningModule] | None = None)
 
     Args:
         arguments: The command and its options.
-        model_class: What is trained; None for `PolicyGradient`.
+        model_class: What is trained; None for what the recipe asks for.
     """
-    if model_class is None:
-        from lrl_core.module import PolicyGradient
-
-        model_class = PolicyGradient
     keep_quiet()
     arguments, configs = prepare(arguments)
+    model_class = model_class or _model_class(arguments, configs)
     try:
         build_cli(model_class, arguments, configs)
     except SIGTERMException:  # a SystemExit without a code: a queue would take the stopped run for a finished one
         return 128 + signal.SIGTERM
     return 0
+
+
+def _model_class(arguments: list[str], configs: list[Path]) -> type[LightningModule]:
+    """A recipe whose model names a learner trains it alone; any other trains a policy."""
+    named = any("learner" in (mentions.read_yaml(path).get("model") or {}) for path in configs)
+    if named or any(argument.startswith("--model.learner=") or argument == "--model.learner" for argument in arguments):
+        from lrl_core.alone import LearnerAlone
+
+        return LearnerAlone
+    from lrl_core.module import PolicyGradient
+
+    return PolicyGradient
 
 
 def prepare(arguments: list[str]) -> tuple[list[str], list[Path]]:

@@ -21,7 +21,8 @@ from lrl_core.testing.toy import (
     toy_prompts,
     tree_world,
 )
-from lrl_core.types import Advantage, Experience, PolicyOutput, Prompts, RewardSignal, Rollout
+from lrl_core.types import ActionValues, Advantage, Experience, PolicyOutput, Prompts, RewardSignal, Rollout
+from lrl_core.vocab import Head
 
 EOS = 3
 
@@ -235,8 +236,15 @@ def full_experience() -> Experience:
     return replace(
         experience,
         rollout=replace(rollout, reference_logprobs=reference),
-        advantage=Advantage(advantage.value, target=advantage.value + values, values=values),
+        advantage=Advantage(advantage.value, advantage.value + values, values, _action_values(rollout)),
     )
+
+
+def _action_values(rollout: Rollout) -> ActionValues:
+    """What a critic of two states might think of a, b, c and EOS before each token."""
+    rows, steps = rollout.tokens.shape
+    hidden = torch.linspace(-1, 1, rows * steps * 2, dtype=torch.float64).view(rows, steps, 2)
+    return ActionValues(hidden, Head(torch.linspace(-1, 1, 8, dtype=torch.float64).view(4, 2).sin(), None))
 
 
 def toy_episodes() -> tuple[Rollout, RewardSignal]:
@@ -280,7 +288,11 @@ def _padded(experience: Experience) -> Experience:
     assert rollout is not None
     assert advantage is not None
     assert expert is not None
-    return replace(experience, rollout=padded(rollout), advantage=padded(advantage), expert=padded(expert))
+    wide = padded(advantage)
+    if advantage.actions is not None:
+        hidden = torch.nn.functional.pad(advantage.actions.hidden, (0, 0, 0, 2))
+        wide = replace(wide, actions=replace(advantage.actions, hidden=hidden))
+    return replace(experience, rollout=padded(rollout), advantage=wide, expert=padded(expert))
 
 
 def _seeded(call: Callable[[], Result]) -> Result:

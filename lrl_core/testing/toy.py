@@ -127,6 +127,20 @@ class ToySampler(Sampler):
         assert self.reward is not None
         return rollout, self.reward.score(rollout)
 
+    @property
+    def delayed(self) -> Policy | None:
+        return None
+
+    def draw(self, prompts: Prompts, decoder: Decoder | None = None) -> Rollout:
+        return (decoder or self.decoder).decode(self.policy, prompts)
+
+    def complete(
+        self, prompts: Prompts, openings: Sequence[Sequence[int]], policy: Policy | None = None
+    ) -> tuple[Rollout, RewardSignal]:
+        rollout = self.decoder.complete(policy or self.policy, prompts, openings)
+        assert self.reward is not None
+        return rollout, self.reward.score(rollout)
+
 
 def toy_prompts(count: int = 1, same: bool = True) -> Prompts:
     """Empty prompts: one group (`same`) or a group each."""

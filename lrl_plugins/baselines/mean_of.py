@@ -42,7 +42,7 @@ class MeanOf(Baseline):
         _refuse_two(list(critics))
         weighted = [weight * part.value for weight, part in zip(self.weights, parts, strict=True)]
         critic = next(iter(critics.values()), parts[0])
-        return Advantage(torch.stack(weighted).sum(0), critic.target, critic.values)
+        return Advantage(torch.stack(weighted).sum(0), critic.target, critic.values, critic.actions)
 
 
 def _refuse_two(critics: list[str]) -> None:

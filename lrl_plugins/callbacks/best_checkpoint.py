@@ -54,7 +54,6 @@ class BestCheckpoint(ModelCheckpoint, ChecksRecipe):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check once more, for runs that are started without the command line."""
-        assert isinstance(pl_module, PolicyGradient)
-        if stage == "fit":
+        if stage == "fit" and isinstance(pl_module, PolicyGradient):
             self.check_recipe(pl_module)
         super().setup(trainer, pl_module, stage)

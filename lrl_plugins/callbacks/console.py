@@ -6,14 +6,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console as Terminal
 from rich.table import Table
 
+from lrl_core.alone import LearnerAlone
 from lrl_core.module import PolicyGradient
 
 
 class Console(Callback):
     """Prints the step's sizes at the start, a table of answers at each validation, and the held-out gain at the end.
 
-    "Before" is the last validation under maximum likelihood; in a run that begins with reinforcement it is the first
-    one seen, the sanity check included when it is whole (`trainer.num_sanity_val_steps: -1`).
+    "Before" is the last validation before reinforcement; in a run that begins with reinforcement it is the first one
+    seen, the sanity check included when it is whole (`trainer.num_sanity_val_steps: -1`). Of a learner that is trained
+    alone it follows the held-out number, from the first validation to the last.
 
     Args:
         answers: Rows of the table; 0 for none.
@@ -36,27 +38,31 @@ class Console(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what one step consists of."""
-        assert isinstance(pl_module, PolicyGradient)
         if trainer.is_global_zero:
+            assert isinstance(pl_module, PolicyGradient | LearnerAlone)
             self._print(step_sizes(trainer, pl_module))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show a few answers and keep the score."""
-        assert isinstance(pl_module, PolicyGradient)
         whole = not trainer.sanity_checking or trainer.num_sanity_val_steps == float("inf")
-        if not trainer.is_global_zero or not pl_module.answers or not whole:
+        if not trainer.is_global_zero or not whole:
             return
         score = trainer.callback_metrics.get(self.metric)
         self.score_now = None if score is None else float(score)
-        if not pl_module.phase.replay.samples or self.score_before is None:
+        if not isinstance(pl_module, PolicyGradient):
+            self.score_before = self.score_now if self.score_before is None else self.score_before
+            self._print(f"epoch {trainer.current_epoch + 1}{self._held_out()}")
+            return
+        if not pl_module.answers:
+            return
+        if not pl_module.phase.reinforces or self.score_before is None:
             self.score_before = self.score_now
             self.before = {a.id: a.text for a in pl_module.answers[: self.answers]}
         if self.answers and not trainer.sanity_checking:
             self._print(self._table(trainer, pl_module))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say what reinforcement learning gained on held-out prompts."""
-        assert isinstance(pl_module, PolicyGradient)
+        """Say what was gained on held-out prompts."""
         folder = trainer.log_dir  # read on every rank: the ranks agree on it together
         if not trainer.is_global_zero:
             return
@@ -64,21 +70,24 @@ class Console(Callback):
             self._print(f"held-out {self.metric.split('/')[-1]}: {self._gain(pl_module)}")
         self._print(f"the run's folder: {folder}")
 
-    def _gain(self, module: PolicyGradient) -> str:
+    def _gain(self, module: LightningModule) -> str:
         before, now = self.score_before, self.score_now
         assert before is not None
         assert now is not None
+        if not isinstance(module, PolicyGradient):
+            return f"[bold]{before:.3f}[/bold] at first, [bold]{now:.3f}[/bold] at the end ({now - before:+.3f})"
         if not any(replay.samples for replay in module.replays):
-            return f"[bold]{now:.3f}[/bold] after maximum likelihood"
+            return f"[bold]{now:.3f}[/bold] after {module.phase.name}"
         start = "maximum likelihood" if module.warm_up_epochs else "the start"
         return f"[bold]{before:.3f}[/bold] after {start}, [bold]{now:.3f}[/bold] at the end ({now - before:+.3f})"
 
+    def _held_out(self) -> str:
+        return "" if self.score_now is None else f", held-out {self.metric.split('/')[-1]} {self.score_now:.3f}"
+
     def _table(self, trainer: Trainer, module: PolicyGradient) -> Table:
-        score = "" if self.score_now is None else f", held-out {self.metric.split('/')[-1]} {self.score_now:.3f}"
-        table = Table(
-            title=f"epoch {trainer.current_epoch + 1}, {module.phase.name}{score}", title_justify="left", expand=True
-        )
-        started = module.phase.replay.samples  # until then "before" would repeat "now"
+        title = f"epoch {trainer.current_epoch + 1}, {module.phase.name}{self._held_out()}"
+        table = Table(title=title, title_justify="left", expand=True)
+        started = module.phase.reinforces  # until then "before" would repeat "now"
         for column in ("prompt", "reference", *(["before"] if started else []), "now"):
             table.add_column(column, ratio=1 if column == "prompt" else 3)
         for answer in module.answers[: self.answers]:
@@ -91,13 +100,21 @@ class Console(Callback):
         Terminal().print(what)
 
 
-def step_sizes(trainer: Trainer, module: PolicyGradient) -> str:
+def step_sizes(trainer: Trainer, module: PolicyGradient | LearnerAlone) -> str:
     """Prompts per step, samples per prompt and what follows from them, in one line."""
     loader = trainer.train_dataloader
     prompts = getattr(loader, "batch_size", None) or "?"
-    samples = module.decoder.samples if module.decoder else 0
     ranks = f" on each of {trainer.world_size} ranks" if trainer.world_size > 1 else ""
+    tokens = module.updater.token_budget
+    budget = f"micro-batches of {tokens} tokens" if tokens else "one micro-batch"
+    if isinstance(module, LearnerAlone):
+        learner = type(module.learner).__name__
+        return f"a step is {prompts} prompts{ranks} for {learner}, read in {budget}; precision {trainer.precision}"
+    samples = module.decoder.samples if module.decoder else 0
     episodes = f" x {samples} samples = {prompts * samples} episodes" if samples and prompts != "?" else ""
-    budget = f"micro-batches of {module.token_budget} tokens" if module.token_budget else "one micro-batch"
     warm_up = f"; {module.warm_up_epochs} epochs of maximum likelihood first" if module.warm_up_epochs else ""
-    return f"a step is {prompts} prompts{episodes}{ranks}, read in {budget}{warm_up}; precision {trainer.precision}"
+    holds = module.first_epoch - module.warm_up_epochs
+    first = f"; {holds} epochs in which only learners learn first" if holds else ""
+    return (
+        f"a step is {prompts} prompts{episodes}{ranks}, read in {budget}{warm_up}{first}; precision {trainer.precision}"
+    )

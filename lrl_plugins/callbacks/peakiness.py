@@ -57,7 +57,7 @@ class Peakiness(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure before the first epoch of reinforcement learning."""
         assert isinstance(pl_module, PolicyGradient)
-        if self.before is None and pl_module.phase.replay.samples:
+        if self.before is None and pl_module.phase.reinforces:
             self.before = self._measure(pl_module)
             log_now(trainer, pl_module, self.before)
 

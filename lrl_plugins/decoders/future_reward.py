@@ -62,7 +62,7 @@ class FutureReward(SteeredDecoder):
     def goal(self, prompts: Prompts) -> Float[Tensor, " B"]:
         return torch.zeros(len(prompts), device=prompts.lengths.device)
 
-    def lessons(self, experience: Experience) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    def wanted(self, experience: Experience) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
         """The episode's reward after each of its tokens; unknown where the reward could not judge."""
         rollout, reward = experience.rollout, experience.reward
         assert rollout is not None and reward is not None

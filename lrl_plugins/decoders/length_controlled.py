@@ -79,7 +79,7 @@ class LengthControlled(SteeredDecoder):
             )
         return torch.tensor(wanted, device=prompts.lengths.device, dtype=torch.float)
 
-    def lessons(self, experience: Experience) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    def wanted(self, experience: Experience) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
         """Tokens that follow, as a share of max_length; unknown where the limit cut the episode."""
         rollout = experience.rollout
         assert rollout is not None

@@ -115,6 +115,7 @@ class LimitedDecoder(Decoder):
         choose: Choose,
         environment: Environment | None,
         forced: Sequence[Sequence[int]] | None = None,
+        samples: int | None = None,
     ) -> Rollout:
         """Play episodes within these limits, token by token.
 
@@ -124,6 +125,7 @@ class LimitedDecoder(Decoder):
             choose: Makes a token of logits.
             environment: Who answers; None for a monologue.
             forced: What each episode begins with (one list per episode); None for the opening of the constraints.
+            samples: Episodes per prompt row; None: as many as the decoder draws.
         """
         if forced is None and self.opening:
             forced = [self.opening] * (len(prompts) * self.samples)
@@ -135,7 +137,7 @@ class LimitedDecoder(Decoder):
             pad=self.pad,
             eos=self.eos,
             sampling=self.sampling,
-            samples=self.samples,
+            samples=self.samples if samples is None else samples,
             environment=environment,
             forced=forced,
         )
@@ -146,6 +148,9 @@ class StepwiseDecoder(LimitedDecoder):
 
     def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:
         return self.play(policy, prompts, self.choose, environment)
+
+    def complete(self, policy: Policy, prompts: Prompts, openings: Sequence[Sequence[int]]) -> Rollout:
+        return self.play(policy, prompts, self.choose, None, openings, samples=1)
 
     @abstractmethod
     def choose(self, logits: Float[Tensor, "b V"], position: Int[Tensor, " b"]) -> Choice:

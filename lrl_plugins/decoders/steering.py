@@ -72,7 +72,7 @@ class SteeredDecoder(LimitedDecoder, Learner):
         """One number per prompt that `bonus` needs."""
 
     @abstractmethod
-    def lessons(self, experience: Experience) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
+    def wanted(self, experience: Experience) -> tuple[Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
         """What the estimator should say after each token of the rollout, and after which tokens that is known."""
 
     def bind(self, facts: TaskFacts) -> None:
@@ -96,11 +96,11 @@ class SteeredDecoder(LimitedDecoder, Learner):
         return logits.argmax(1), torch.zeros_like(logits[:, 0])
 
     def count(self, experience: Experience) -> Float[Tensor, ""]:
-        return self.lessons(experience)[1].sum().float()
+        return self.wanted(experience)[1].sum().float()
 
     def learn(self, experience: Experience) -> Loss:
         assert experience.rollout is not None
-        wanted, known = self.lessons(experience)
+        wanted, known = self.wanted(experience)
         error = torch.where(known, self.estimator(experience.rollout) - wanted, 0)
         return Loss(error.pow(2).sum(), {"estimate_error": error.detach().abs().sum() / known.sum().clamp(min=1)})
 

@@ -10,7 +10,13 @@ from torch import Tensor
 from lrl_core.functional import group_index, masked_mean
 from lrl_core.interfaces import Objective, Sampler
 from lrl_core.types import Experience, Loss, PolicyOutput, Rollout
-from lrl_plugins.objectives.shared import human_answers, ratio_metrics, refuse_no_draws, refuse_one_sample
+from lrl_plugins.objectives.shared import (
+    human_answers,
+    ratio_metrics,
+    refuse_no_draws,
+    refuse_off_policy,
+    refuse_one_sample,
+)
 
 
 class MinimumRisk(Objective):
@@ -35,6 +41,7 @@ class MinimumRisk(Objective):
 
     def check(self, sampler: Sampler) -> None:
         refuse_no_draws("MinimumRisk", sampler)
+        refuse_off_policy("MinimumRisk", sampler)
         if not self.gold:
             refuse_one_sample("MinimumRisk", sampler)
 

@@ -17,6 +17,7 @@ from lrl_plugins.objectives.shared import (
     refuse_missing_length,
     refuse_no_draws,
     refuse_no_values,
+    refuse_off_policy,
     value_loss,
 )
 
@@ -56,6 +57,7 @@ class MIXER(Objective):
 
     def check(self, sampler: Sampler) -> None:
         refuse_no_draws("MIXER", sampler)
+        refuse_off_policy("MIXER", sampler)
         if self.value_weight > 0 and self.example is not None:
             refuse_no_values("MIXER", sampler.policy, self.example)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from lrl_core.functional import Aggregation, aggregate, aggregation_count, masked_mean, reward_to_go
 from lrl_core.interfaces import Objective, Sampler
 from lrl_core.types import Experience, Loss, PolicyOutput, Rollout
-from lrl_plugins.objectives.shared import ratio_metrics, refuse_missing_length, refuse_no_draws
+from lrl_plugins.objectives.shared import ratio_metrics, refuse_missing_length, refuse_no_draws, refuse_off_policy
 
 
 class Reinforce(Objective):
@@ -39,6 +39,7 @@ class Reinforce(Objective):
 
     def check(self, sampler: Sampler) -> None:
         refuse_no_draws("Reinforce", sampler)
+        refuse_off_policy("Reinforce", sampler)
 
     def count(self, experience: Experience) -> Tensor:
         return aggregation_count(experience.learn_mask, self.aggregation)

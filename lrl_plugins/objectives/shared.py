@@ -24,6 +24,16 @@ def refuse_no_draws(objective: str, sampler: Sampler) -> None:
         )
 
 
+def refuse_off_policy(objective: str, sampler: Sampler) -> None:
+    """Raise ValueError where another policy plays the episodes, and the objective does not weigh them for that."""
+    if not sampler.on_policy:
+        raise ValueError(
+            f"{objective}: model.reference has draws: true, so the episodes are not the policy's own and their "
+            "gradient would be biased. Expected draws: false, or an objective that allows for it: PPO weighs by the "
+            "importance ratio, AllActions asks a critic of every token."
+        )
+
+
 def refuse_one_sample(objective: str, sampler: Sampler) -> None:
     """Raise ValueError where a prompt has a single episode, so that there is nothing to compare within its group."""
     if sampler.decoder.samples < 2:

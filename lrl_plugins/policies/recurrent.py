@@ -51,6 +51,8 @@ class Recurrent(Policy):
         train: Which weights learn; blocks are the stacked cells. Not `lora`.
         value_head: A linear estimate of the return before each token, 0 at first: `none`, `detached` (its gradient
             stops before the other weights) or `shared`.
+        spread: Standard deviation of the normal distribution around 0 that all weights are drawn from at first, such
+            as 0.1 (Yu et al. 2017); None: PyTorch's own ways, with word vectors of N(0, 1).
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Recurrent(Policy):
         features: str = "regions",
         train: Trained = EVERYTHING,
         value_head: ValueHead = "none",
+        spread: float | None = None,
     ) -> None:
         super().__init__()
         if cell not in ("lstm", "gru"):
@@ -73,7 +76,10 @@ class Recurrent(Policy):
                 f"Recurrent: got embedding={embedding} and hidden={hidden} with tie: true; expected equal widths. "
                 "Make them equal or set tie: false."
             )
+        if spread is not None and spread <= 0:
+            raise ValueError(f"Recurrent: spread is {spread}; expected a number > 0, or null. Usual: 0.1.")
         self.cell, self.embedding, self.hidden, self.layers = cell, embedding, hidden, layers
+        self.spread = spread
         self.share, self.tie, self.features = dropout, tie, features
         refuse_lora(train, "Recurrent")
         self.trained, self.value_head = train, value_head
@@ -92,6 +98,8 @@ class Recurrent(Policy):
         example = facts.example.features.get(self.features)
         parts = 2 if self.cell == "lstm" else 1
         self.first = None if example is None else nn.Linear(example.shape[-1], parts * self.layers * self.hidden)
+        for weight in self.parameters() if self.spread else ():
+            nn.init.normal_(weight, std=self.spread or 0)
         freeze_the_rest(self, self.trained, list(self.output.parameters()), self._blocks(), "Recurrent")
         self.values = make_values(self.value_head, self.hidden, "Recurrent")
         accept_older_weights(self)

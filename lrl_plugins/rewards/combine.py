@@ -38,23 +38,23 @@ def combined(
 
 
 class _Term(NamedTuple):
-    """What one reward contributes: weight * (scale * signal + shift)."""
+    """What one reward contributes: weight * map(signal)."""
 
     signal: RewardSignal
     map: Affine
     weight: float
 
     @property
-    def scale(self) -> Tensor:
-        return self.weight * self.map.scale
-
-    @property
-    def shift(self) -> Tensor:
-        return self.weight * self.map.shift
-
-    @property
     def total(self) -> Float[Tensor, " B"]:
-        return self.scale * self.signal.total + self.shift
+        return self.weight * self.map(self.signal.total)
+
+    def by_token(self) -> Float[Tensor, "B T"]:
+        assert self.signal.by_token is not None
+        return self.weight * self.map.scale * self.signal.by_token
+
+    def beside_tokens(self) -> Float[Tensor, " B"]:
+        """What the map pays beyond the scaled increments: its shift, and what its limits take or give."""
+        return self.total - self.weight * self.map.scale * self.signal.total
 
 
 def _by_token(terms: list[_Term], rollout: Rollout, judged: Bool[Tensor, " B"]) -> Float[Tensor, "B T"] | None:
@@ -67,8 +67,8 @@ def _by_token(terms: list[_Term], rollout: Rollout, judged: Bool[Tensor, " B"]) 
         if term.signal.by_token is None:
             at_end = at_end + term.total
         else:
-            by_token = by_token + term.scale * term.signal.by_token
-            at_end = at_end + term.shift
+            by_token = by_token + term.by_token()
+            at_end = at_end + term.beside_tokens()
     steps = torch.arange(rollout.tokens.shape[1], device=rollout.tokens.device)
     by_token = by_token + torch.where(steps == rollout.lengths[:, None] - 1, at_end[:, None], 0)
     return by_token.masked_fill(~judged[:, None], 0)
@@ -76,7 +76,7 @@ def _by_token(terms: list[_Term], rollout: Rollout, judged: Bool[Tensor, " B"]) 
 
 def _by_prefix(terms: list[_Term]) -> Float[Tensor, "B P"] | None:
     """Worth of every prefix; None unless every term can judge prefixes."""
-    worths = [term.scale * term.signal.by_prefix + term.shift for term in terms if term.signal.by_prefix is not None]
+    worths = [term.weight * term.map(term.signal.by_prefix) for term in terms if term.signal.by_prefix is not None]
     return torch.stack(worths).sum(0) if worths and len(worths) == len(terms) else None
 
 
@@ -86,7 +86,7 @@ def _parts(signals: Mapping[str, RewardSignal], maps: Mapping[str, Affine]) -> d
     for name, signal in signals.items():
         parts[name] = signal.total
         if name in maps:
-            parts[f"{name}/normalised"] = maps[name].scale * signal.total + maps[name].shift
+            parts[f"{name}/normalised"] = maps[name](signal.total)
         if len(signal.parts) > 1:
             parts |= {f"{name}/{inner}": value for inner, value in signal.parts.items()}
     return parts

@@ -64,7 +64,7 @@ class Guard(Reward):
         self.reward, self.normalise = reward, normalise
         self.time_limit, self.on_failure, self.retries = time_limit, on_failure, retries
         self.concurrent = reward.concurrent and normalise is None
-        self.comparable = reward.comparable and normalise is None
+        self.comparable = reward.comparable and (normalise is None or normalise.comparable)
         self.rowwise = reward.rowwise and (normalise is None or normalise.rowwise)
 
     def score(self, rollout: Rollout) -> RewardSignal:

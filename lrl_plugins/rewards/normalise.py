@@ -1,9 +1,10 @@
 """Bringing rewards of different scale together: normalisers for the terms of a `Sum`.
 
-Both change the reward from batch to batch, so it can no longer be compared with that of a rival that is scored apart:
-SelfCritical refuses them (`Reward.comparable`); there, give weights instead.
+Those that standardise change the reward from batch to batch, so it can no longer be compared with that of a rival that
+is scored apart: SelfCritical refuses them (`Reward.comparable`); there, give weights instead.
 """
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -15,15 +16,23 @@ from lrl_core.ranks import sum_over_ranks
 
 
 class Affine(NamedTuple):
-    """normalised = scale * raw + shift."""
+    """normalised = scale * raw + shift, held between two limits."""
 
     scale: Float[Tensor, ""]
     shift: Float[Tensor, ""]
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __call__(self, raw: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
+        """The normalised values; NaN stays NaN."""
+        return (self.scale * raw + self.shift).clamp(self.low, self.high)
 
 
 class Normaliser(nn.Module, ABC):
     """Chooses, from the rewards of a batch, how to rescale them."""
 
+    comparable: bool = False
+    """Whether the map is always the same, so that rewards of separate calls can be compared."""
     rowwise: bool = True
     """Whether, outside training, the map does not depend on the batch."""
 
@@ -41,13 +50,16 @@ class Standardise(Normaliser):
     Args:
         decay: How much of the old running values is kept at each batch, in [0, 1).
         floor: The divisor is at least this, so that a reward that hardly varies is not blown up; > 0.
+        shift: Whether the mean is subtracted; without, only the scale is changed.
+        clip: Normalised rewards are held within plus and minus this; None for no limit.
     """
 
-    def __init__(self, decay: float = 0.99, floor: float = 1e-3) -> None:
+    def __init__(self, decay: float = 0.99, floor: float = 1e-3, shift: bool = True, clip: float | None = None) -> None:
         super().__init__()
         if not 0 <= decay < 1:
             raise ValueError(f"Standardise: decay is {decay}; expected a number in [0, 1). Usual: 0.99.")
         self.decay, self.floor = decay, _checked_floor(self, floor)
+        self.shift, self.limit = shift, _checked_limit(self, clip)
         self.mean: Tensor
         self.variance: Tensor
         self.seen: Tensor
@@ -61,7 +73,7 @@ class Standardise(Normaliser):
             self._update(total.detach())
         if not self.seen:
             return Affine(torch.ones_like(self.mean), torch.zeros_like(self.mean))
-        return _standardising(self.mean, self.variance, self.floor)
+        return _standardising(self.mean, self.variance, self.floor, self.shift, self.limit)
 
     def _update(self, total: Tensor) -> None:
         count, mean, variance = _moments(total, over_ranks=True)
@@ -84,23 +96,49 @@ class BatchStandardise(Normaliser):
 
     Args:
         floor: The divisor is at least this, so that a batch of nearly equal rewards is not blown up; > 0.
+        shift: Whether the mean is subtracted; without, only the scale is changed.
+        clip: Normalised rewards are held within plus and minus this; None for no limit.
     """
 
     rowwise = False
 
-    def __init__(self, floor: float = 1e-3) -> None:
+    def __init__(self, floor: float = 1e-3, shift: bool = True, clip: float | None = None) -> None:
         super().__init__()
         self.floor = _checked_floor(self, floor)
+        self.shift, self.limit = shift, _checked_limit(self, clip)
 
     def forward(self, total: Float[Tensor, " B"]) -> Affine:
         """The map with the batch's values."""
         _, mean, variance = _moments(total.detach(), over_ranks=self.training)
-        return _standardising(mean, variance, self.floor)
+        return _standardising(mean, variance, self.floor, self.shift, self.limit)
 
 
-def _standardising(mean: Tensor, variance: Tensor, floor: float) -> Affine:
+class Clip(Normaliser):
+    """Holds rewards between two limits, so that no single judgment of a learnt reward outweighs a batch.
+
+    Where a reward pays by token, its last token makes up for what is cut off.
+
+    Args:
+        low: The least that is paid.
+        high: The most that is paid; larger than low.
+    """
+
+    comparable = True
+
+    def __init__(self, low: float = -5.0, high: float = 5.0) -> None:
+        super().__init__()
+        if not low < high:
+            raise ValueError(f"Clip: got low {low} and high {high}; expected low < high. Correct the recipe.")
+        self.low, self.high = low, high
+
+    def forward(self, total: Float[Tensor, " B"]) -> Affine:
+        """The same map for every batch."""
+        return Affine(total.new_ones(()), total.new_zeros(()), self.low, self.high)
+
+
+def _standardising(mean: Tensor, variance: Tensor, floor: float, shift: bool, limit: float) -> Affine:
     scale = 1 / variance.sqrt().clamp(min=floor)
-    return Affine(scale, -mean * scale)
+    return Affine(scale, -mean * scale if shift else torch.zeros_like(mean), -limit, limit)
 
 
 def _moments(total: Tensor, over_ranks: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,3 +155,11 @@ def _checked_floor(normaliser: Normaliser, floor: float) -> float:
     if floor <= 0:
         raise ValueError(f"{type(normaliser).__name__}: floor is {floor}; expected a number > 0. Usual: 0.001.")
     return floor
+
+
+def _checked_limit(normaliser: Normaliser, clip: float | None) -> float:
+    if clip is not None and clip <= 0:
+        raise ValueError(
+            f"{type(normaliser).__name__}: clip is {clip}; expected a number > 0, or null for no limit. Usual: 5."
+        )
+    return math.inf if clip is None else clip

@@ -39,7 +39,7 @@ class Sum(Reward):
         self.terms = _module_dict("terms", terms)
         self.normalise = _module_dict("normalise", normalise)
         self.weights = {name: float(weights.get(name, 1)) for name in terms}
-        self.comparable = not normalise and all(term.comparable for term in terms.values())
+        self.comparable = all(part.comparable for part in (*terms.values(), *normalise.values()))
         self.concurrent = not normalise and all(term.concurrent for term in terms.values())
         self.rowwise = all(part.rowwise for part in (*terms.values(), *normalise.values()))
 

@@ -37,7 +37,7 @@ def test_unknown_command(capsys):
     assert cli.main(["tarin"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("lrl: error: There is no command 'tarin'.")
-    assert "Commands: fit, validate, test, predict, plugins, recipes, score, transcripts, new." in error
+    assert "Commands: fit, validate, test, predict, plugins, recipes, score, transcripts, label, new." in error
     cli.main(["plugin"])
     assert "Did you mean 'plugins'?" in capsys.readouterr().err
 

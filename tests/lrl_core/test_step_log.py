@@ -9,7 +9,8 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from lrl_core.step_log import StepLog, added, of_learner
+from lrl_core.gradients import added
+from lrl_core.step_log import StepLog, of_learner
 
 
 class ByLog(LightningModule):

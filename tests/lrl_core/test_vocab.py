@@ -5,7 +5,7 @@ import torch
 
 from lrl_core import vocab
 from lrl_core.sampling import Bans, Sampling
-from lrl_core.vocab import Head, over_vocabulary, score_vocabulary
+from lrl_core.vocab import Head, expected_value, over_vocabulary, score_vocabulary
 
 N, D, V, EOS = 7, 5, 11, 3
 
@@ -114,6 +114,28 @@ def test_over_vocabulary_knows_what_may_not_be_repeated():
         logits[row, token] = -torch.inf
     assert torch.allclose(got, logits.softmax(1)[:, 2])
     assert got[0] == 0
+
+
+@pytest.mark.parametrize("name", ["plain", "temperature", "banned", "top_p", "repeats"])
+def test_expected_values_are_means_over_all_actions(name):
+    """Bans and temperature count, truncation does not; the critic gets no gradient."""
+    hidden, weight, bias, _, position = problem()
+    generator = torch.Generator().manual_seed(5)
+    worth = torch.randn(N, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    matrix = torch.randn(V, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    sampling, bans = SAMPLINGS[name], repeats_of(SAMPLINGS[name])
+    got = expected_value(hidden, Head(weight, bias), worth, Head(matrix, None), position, sampling, bans)
+    values = (worth @ matrix.t()).detach()
+    chances = sampling.scale(hidden @ weight.t() + bias, position, bans).softmax(1)
+    whole = (chances * values).sum(1)
+    assert torch.allclose(got, whole)
+    expected = torch.autograd.grad(whole.sum(), (hidden, weight))
+    for x, y in zip(torch.autograd.grad(got.sum(), (hidden, weight)), expected, strict=True):
+        assert torch.allclose(x, y, atol=1e-9)
+    got = expected_value(hidden, Head(weight, bias), worth, Head(matrix, None), position, sampling, bans)
+    got.sum().backward()
+    assert worth.grad is None
+    assert matrix.grad is None
 
 
 def test_no_tokens_at_all():

@@ -15,8 +15,10 @@ from lrl_core.module import PolicyGradient
 from lrl_core.reference import Reference
 from lrl_core.testing.toy_task import ToyTask
 from lrl_core.types import RewardSignal, Rollout
+from lrl_plugins.baselines.critic import Critic
 from lrl_plugins.baselines.group import GroupMean
 from lrl_plugins.decoders.sample import Sample
+from lrl_plugins.objectives.all_actions import AllActions
 from lrl_plugins.policies.recurrent import Recurrent
 from lrl_plugins.replays.fresh import Fresh
 
@@ -53,6 +55,11 @@ class LettersA(Reward):
         return RewardSignal(torch.where(rollout.tokens[:, 0] == 1, torch.nan, count))
 
 
+def critic():
+    """What AllActions needs: a small critic, with an optimiser that does not blow rounding up."""
+    return Critic(embedding=4, hidden=6, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.3))
+
+
 def update(ranks: int, objective, budget: int | None):
     """The policy after two steps on all prompts."""
     torch.manual_seed(1)
@@ -62,7 +69,7 @@ def update(ranks: int, objective, budget: int | None):
         task=task.facts(),
         decoder=Scripted(max_length=4, samples=SAMPLES),
         reward=LettersA(),
-        baseline=GroupMean(),
+        baseline=critic() if isinstance(objective, AllActions) else GroupMean(),
         objective=objective,
         replay=Fresh(),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.3),

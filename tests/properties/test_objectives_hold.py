@@ -9,7 +9,7 @@ from registered import accepts, build, names
 from torch import nn
 
 from lrl_core.functional import Aggregation
-from lrl_core.testing.parts import bigram_world, check_objective, toy_experience
+from lrl_core.testing.parts import bigram_world, check_objective, full_experience
 from lrl_core.types import PolicyOutput
 from lrl_core.vocab import Head
 
@@ -41,7 +41,7 @@ def test_micro_batches_padding_and_unjudged_rows_change_nothing(name, options):
 
 @every_way
 def test_the_order_of_prompts_changes_nothing(name, options):
-    experience = toy_experience()
+    experience = full_experience()
     groups = dict.fromkeys(experience.rollout.prompts.group.tolist())
     backwards = type(experience).cat([experience.of_groups({group}) for group in reversed(groups)])
     objective = build("objectives", name, **options)
@@ -70,7 +70,7 @@ def test_an_environments_words_are_not_trained_on(name, options):
     objective = build("objectives", name, **options)
     if not objective.samples:
         pytest.skip(f"{name} learns from human answers, where no environment speaks")
-    experience = toy_experience()
+    experience = full_experience()
     mask = experience.rollout.action_mask.clone()
     mask[:, 1] = False
     value = torch.where(mask, experience.advantage.value, 0)

@@ -7,7 +7,7 @@ import pytest
 from registered import build, names
 
 from lrl_core.commands import plugins
-from lrl_core.interfaces import Baseline, Component, Decoder, Objective, Policy, Replay, Reward, Task
+from lrl_core.interfaces import Baseline, Component, Decoder, Learner, Objective, Policy, Replay, Reward, Task
 from lrl_core.registry import KINDS, PluginError, catalogue, load
 
 BASES = {
@@ -18,6 +18,7 @@ BASES = {
     "objectives": Objective,
     "replays": Replay,
     "tasks": Task,
+    "learners": Learner,
 }
 every_plugin = pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in catalogue() for name in names(kind)])
 

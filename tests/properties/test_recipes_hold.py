@@ -27,7 +27,7 @@ def read(name):
     return yaml.safe_load(RECIPES[name].read_text())["model"]
 
 
-REINFORCED = [name for name in RECIPES if read(name)["replay"] != "Expert"]
+REINFORCED = [name for name in RECIPES if read(name).get("replay", "Expert") != "Expert"]
 every_way = pytest.mark.parametrize("name", [*RECIPES, *PRESETS])
 every_reinforced_way = pytest.mark.parametrize("name", [*REINFORCED, *PRESETS])
 

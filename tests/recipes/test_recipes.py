@@ -26,7 +26,8 @@ def test_runs_for_two_batches(name, data, tmp_path):
     assert [row["train/loss"] for row in rows if row["train/loss"]] != []
     assert any(row[followed_metric(RECIPES[name])] for row in rows)
     saved = yaml.safe_load((folder / "config.yaml").read_text())
-    assert saved["model"]["policy"]["class_path"].startswith("lrl_plugins.policies.")
+    learns, kind = ("learner", "") if "learner" in saved["model"] else ("policy", "policies.")
+    assert saved["model"][learns]["class_path"].startswith(f"lrl_plugins.{kind}")
     assert list((folder / "checkpoints").glob("*.ckpt"))
 
 

@@ -1,6 +1,7 @@
 """Running the shipped recipes on tiny made-up files: for the tests of recipes and of what holds for all of them."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,8 @@ def write_data(folder: Path) -> Path:
 def data_options(recipe: Path, data: Path) -> list[str]:
     section = yaml.safe_load(recipe.read_text())["data"]
     arguments = section.get("init_args", {})
+    if section["class_path"] == "SyntheticOracle":
+        return ["--data.init_args.sentences=8", "--data.init_args.held_out=4"]
     source = arguments.get("source", arguments.get("world", {"class_path": "DrawnScenes"}))
     prefix = "--data.init_args.source.init_args"
     few = [f"{prefix}.train=8", f"{prefix}.val=2", f"{prefix}.test=2"]
@@ -75,6 +78,8 @@ def data_options(recipe: Path, data: Path) -> list[str]:
     pictures = [f"{prefix}.path={data / 'captions.jsonl'}", f"{prefix}.images={data / 'images.npz'}"]
     return {
         "DrawnScenes": few,
+        "MadeUpStories": few,
+        "MadeUpPreferences": few,
         "Sums": few,
         "KarpathySplit": [
             f"{prefix}.annotations={data / 'karpathy.json'}",
@@ -87,6 +92,7 @@ def data_options(recipe: Path, data: Path) -> list[str]:
             for split in ("train", "val", "test")
             for i, side in enumerate(("prompts", "answers"))
         ],
+        "Continuations": [f"{prefix}.{split}={data / 'parallel.0'}" for split in ("train", "val", "test")],
         "AttributeTable": [f"--data.init_args.world.init_args.path={data / 'table.json'}"],
         "SceneWorld": [
             f"--data.init_args.world.init_args.{split}={8 if split == 'train' else 2}"
@@ -97,7 +103,9 @@ def data_options(recipe: Path, data: Path) -> list[str]:
 
 def smaller(recipe: Path) -> list[str]:
     """Options that make a large model small, for tests that train it several times."""
-    policy = yaml.safe_load(recipe.read_text())["model"]["policy"]
+    policy = yaml.safe_load(recipe.read_text())["model"].get("policy")
+    if policy is None:  # a learner trained alone
+        return []
     arguments = policy.get("init_args", {})
     prefix = "--model.policy.init_args"
     options = []
@@ -116,8 +124,39 @@ def followed_metric(recipe: Path) -> str:
     return console.get("init_args", {}).get("metric", "val/CIDErD")
 
 
+def after_its_stages(name: str, data: Path) -> str:
+    """The recipe; where it starts from runs of other recipes, a copy that starts from tiny ones."""
+    text = RECIPES[name].read_text()
+    stages = sorted(set(re.findall(r": runs/(\w+)-(\w+)/version_0", text)))
+    if not stages:
+        return name
+    for task, method in stages:
+        folder = data / "stages" / f"{task}-{method}"
+        if not folder.exists():
+            fit(f"{task}/{method}", data, folder)
+        text = text.replace(f"runs/{task}-{method}/version_0", str(folder))
+    copy = data / "stages" / f"{name.replace('/', '-')}.yaml"
+    copy.write_text(text)
+    return str(copy)
+
+
+def long_enough(recipe: Path) -> list[str]:
+    """As many epochs as the policy needs to begin: what learns before it has some to itself."""
+    model = yaml.safe_load(recipe.read_text())["model"]
+    first = 0 if model.get("warm_up") else model.get("learners_first", 0)
+    return [f"--trainer.max_epochs={1 + first}"]
+
+
 def fit(name: str, data: Path, folder: Path, *options: str) -> Path:
     """Train a recipe for two batches; its folder."""
-    arguments = ["fit", "--config", name, *data_options(RECIPES[name], data), *TWO_BATCHES, f"--run_dir={folder}"]
+    arguments = [
+        "fit",
+        "--config",
+        after_its_stages(name, data),
+        *data_options(RECIPES[name], data),
+        *TWO_BATCHES,
+        *long_enough(RECIPES[name]),
+        f"--run_dir={folder}",
+    ]
     assert train.main([*arguments, *options]) == 0
     return folder

@@ -30,6 +30,7 @@ from lrl_plugins.objectives.reinforce import Reinforce
 from lrl_plugins.policies.recurrent import Recurrent
 from lrl_plugins.policies.seq2seq_lm import Seq2SeqLM
 from lrl_plugins.replays.fresh import Fresh
+from lrl_plugins.rewards.discriminator_networks import TextCNN
 
 GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "resid_pdrop": 0.3}
 BART = {
@@ -63,6 +64,9 @@ SMALL = {
     "SentenceSimilarity": {"model": "a/path"},
     "Classifier": {"model": "a/path"},
     "BestCheckpoint": {"metric": "val/exact"},
+    "DPO": {"pairs": "drawn"},  # stored pairs want a task whose answers are ranked: the objective's own tests have one
+    "Discriminator": {"network": lambda: TextCNN(filters={1: 8, 3: 8}, embedding=8)},
+    "Critic": {"reads": "prompt", "embedding": 4, "hidden": 8},  # the toy prompts have no answers
     "Value": {"network": lambda: Recurrent(cell="gru", embedding=4, hidden=8)},
     "StopAfter": {"rollouts": 10},
 }

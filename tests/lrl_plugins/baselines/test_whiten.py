@@ -10,7 +10,7 @@ from lrl_core.testing.toy import ToySampler, tree_world
 from lrl_core.types import Advantage, RewardSignal
 from lrl_plugins.baselines.constant import Constant
 from lrl_plugins.baselines.group import GroupMean
-from lrl_plugins.baselines.whiten import Whiten, whitened
+from lrl_plugins.baselines.whiten import Whiten, rescaled, whitened
 from lrl_plugins.decoders.sample import Sample
 
 
@@ -24,6 +24,14 @@ class Critical(Baseline):
     def advantage(self, rollout, reward, sampler):
         value = compared_with(reward.total.new_full((len(rollout),), self.number), rollout, reward).value
         return Advantage(value, torch.full_like(value, 5), torch.full_like(value, 6))
+
+
+class Seen(Baseline):
+    """Remembers the rewards that it is given."""
+
+    def advantage(self, rollout, reward, sampler):
+        self.reward = reward
+        return compared_with(reward.total.new_zeros(len(rollout)), rollout, reward)
 
 
 def advantage(baseline, total=None, by_token=None):
@@ -59,6 +67,36 @@ def test_whiten_of_rewards_by_token_whitens_the_rewards_to_go():
     got, taught = advantage(Whiten(Constant()), by_token=by_token)
     to_go = torch.tensor([[10.0, 9, 7, 4], [2, 1, 0, 0], [5, 5, 5, 0], [2, 1, 1, 1]], dtype=torch.float64)[taught]
     assert torch.allclose(got.value[taught], (to_go - to_go.mean()) / to_go.std(unbiased=False))
+
+
+def test_rewards_are_rescaled_by_hand_before_the_baseline_sees_them():
+    """Over the taught tokens; their mean stays, and the signal still adds up. The first token of the last row and the
+    second of the first are no actions: what they earned counts for the action before, or is dropped without one."""
+    experience = toy_experience()
+    mask = experience.rollout.action_mask
+    earned = torch.where(mask, torch.tensor([[1.0, 2, 3, 4], [0, 0, 0, 0], [0, 0, 5, 0], [7, 0, 0, 1]]), 0).double()
+    reward = RewardSignal(torch.tensor([1.0, torch.nan, 5, 1]).double().masked_fill(~mask.any(1), torch.nan), earned)
+    judged = reward.judged
+    reward = RewardSignal(torch.where(judged, earned.sum(1), torch.nan), by_token=earned)
+    got = rescaled(experience.rollout, reward)
+    taught = mask & judged[:, None]
+    values = earned[taught]
+    scale = ((values - values.mean()) ** 2).mean().sqrt()
+    assert torch.allclose(got.by_token[taught], values / scale)
+    assert torch.allclose(got.total[judged], got.by_token.sum(1)[judged])
+    assert got.total[~judged].isnan().all()
+
+
+def test_rewards_of_whole_episodes_are_rescaled_on_their_last_token():
+    """Rewards 1, 3 and 5 on the last of 4, 3 and 1 chosen tokens."""
+    _, taught = advantage(Constant(), total=[1.0, float("nan"), 3.0, 5.0])
+    seen = Seen()
+    advantage(Whiten(seen, rewards=True), total=[1.0, float("nan"), 3.0, 5.0])
+    count = int(taught.sum())
+    mean, square = 9 / count, 35 / count
+    expected = torch.tensor([1.0, 3.0, 5.0], dtype=torch.float64) / (square - mean**2) ** 0.5
+    assert torch.allclose(seen.reward.total[[0, 2, 3]], expected)
+    assert (seen.reward.by_token != 0).sum() == 3
 
 
 def test_equal_rewards_teach_nothing():

@@ -107,7 +107,7 @@ def episodes(policy, count, limit, size=4, eos=EOS):
 def test_the_lessons_are_the_tokens_that_follow():
     rollout = episodes(bigram_world()[0], 40, 5)
     decoder = bound(LengthControlled(target=5, max_length=10))
-    wanted, known = decoder.lessons(Experience(rollout))
+    wanted, known = decoder.wanted(Experience(rollout))
     assert not rollout.terminated.all()
     for row, length in enumerate(rollout.lengths.tolist()):
         following = [length - t for t in range(1, length)] if rollout.terminated[row] else []
@@ -131,7 +131,7 @@ def test_learns_the_constant_of_a_geometric_length():
         first = first if first is not None else float(loss.total.detach())
         (loss.total / decoder.count(experience)).sum().backward()
         optimizer.step()
-    wanted, known = decoder.lessons(experience)
+    wanted, known = decoder.wanted(experience)
     assert wanted[known].mean() * 25 == pytest.approx(4, abs=0.4)
     estimates = decoder.estimator(rollout)[:, :8][known[:, :8]] * 25
     assert estimates.mean().item() == pytest.approx(4, abs=0.4)

@@ -9,6 +9,7 @@ from lrl_core.testing.policies import (
     example_tokenizer,
     random_rollout,
 )
+from lrl_core.testing.toy_task import ToyTask
 from lrl_plugins.policies.recurrent import Recurrent
 
 TOKENIZER = example_tokenizer()
@@ -63,3 +64,12 @@ def test_refusals_name_the_cause(shapes_unchecked):
     policy = bound(lambda: Recurrent("gru", 8, 12), example_facts(TOKENIZER, seen), seed=0)
     with pytest.raises(ValueError, match="expected 'regions'"):
         policy.begin(example_prompts(TOKENIZER))
+
+
+def test_weights_can_begin_as_spread_as_is_asked():
+    policy = Recurrent(embedding=40, hidden=40, spread=0.1)
+    policy.bind(ToyTask().facts())
+    every = torch.cat([weight.detach().flatten() for weight in policy.parameters()])
+    assert abs(float(every.std()) - 0.1) < 0.003
+    with pytest.raises(ValueError, match="spread is 0"):
+        Recurrent(spread=0)

@@ -1,0 +1,1 @@
+"""What is trained by itself, without a policy."""

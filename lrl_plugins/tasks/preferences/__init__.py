@@ -1,0 +1,1 @@
+"""Prompts whose answers somebody ranked: for preference models, direct optimisation and what is fine-tuned by them."""

@@ -1,0 +1,1 @@
+"""Sentences that an LSTM with known weights writes, so that every generated sentence has an exact likelihood."""
