@@ -12,7 +12,8 @@ class StepLog:
     `log` keeps a metric object per name and makes every dictionary of them anew several times a step: ten numbers take
     milliseconds. Here callbacks find the numbers in `trainer.callback_metrics` and the bar its own in
     `trainer.progress_bar_metrics`, as always; the loggers get all of them every `log_every_n_steps` steps. Given up are
-    means over an epoch or over ranks: the numbers are those of the step, and on disk those of the first rank.
+    means over an epoch or over ranks: the numbers are those of the step (of a learner that does not learn in every step
+    those of the last one in which it did), and on disk those of the first rank.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class StepLog:
         trainer.callback_metrics.update(numbers | bar)
         if trainer.progress_bar_callback is not None:
             trainer.progress_bar_metrics.update({name: float(number) for name, number in bar.items()})
-        self._waiting = numbers
+        self._waiting = self._waiting | numbers
 
     def hand_over(self, trainer: Trainer, step: int) -> None:
         """Give the numbers to the loggers if it is their turn; to be called after the callbacks of the step.
@@ -44,6 +45,7 @@ class StepLog:
             return
         row: dict[str, Any] = {name: float(number) for name, number in self._waiting.items()}
         trainer.logged_metrics.update(self._waiting)
+        self._waiting = {}
         for logger in trainer.loggers:
             logger.log_metrics({**row, "epoch": trainer.current_epoch}, step=step)
             logger.save()

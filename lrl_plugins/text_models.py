@@ -64,7 +64,8 @@ class FolderTokenizer(Tokenizer):
         return len(self.inner)
 
     def encode(self, text: str) -> list[int]:
-        return [i for i in self.inner.encode(text, add_special_tokens=False) if i not in self._special]
+        # verbose: it would warn of long texts, which LineMaker cuts
+        return [i for i in self.inner.encode(text, add_special_tokens=False, verbose=False) if i not in self._special]
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.inner.decode(list(ids), skip_special_tokens=True)).strip()

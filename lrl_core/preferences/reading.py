@@ -1,6 +1,11 @@
-"""Who learns from judgments while a policy trains, and how it is told where they are."""
+"""Who learns from judgments while a policy trains: where they are, and what a prompt reads like in them."""
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lrl_core.tokenizer import Tokenizer
+    from lrl_core.types import Prompts
 
 RUN = "run"
 """In place of a URL: the store of this very run, whose folder nobody knows when the recipe is read."""
@@ -16,3 +21,17 @@ class ReadsLabels(ABC):
         Args:
             url: SQLAlchemy URL, or the path of a SQLite file.
         """
+
+
+def prompt_text(prompts: "Prompts", row: int, tokenizer: "Tokenizer") -> str:
+    """The prompt as the data has it (column `prompt`), else its tokens as text; judged and scored prompts read alike.
+
+    Args:
+        prompts: Of a batch.
+        row: Which of them.
+        tokenizer: The task's.
+    """
+    written = prompts.examples[row].get("prompt") if prompts.examples else None
+    if isinstance(written, str):
+        return written
+    return tokenizer.decode(prompts.tokens[row, : int(prompts.lengths[row])].tolist())

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from lrl_core.preferences.reading import prompt_text
 from lrl_core.tokenizer import Tokenizer
 from lrl_core.types import Prompts, Rollout
 
@@ -60,14 +61,6 @@ def questions_of(rollout: Rollout, tokenizer: Tokenizer, count: int, candidates:
             texts = tuple(rollout.texts[row] for row in kept)
             questions.append(Candidates(prompt_text(rollout.prompts, kept[0], tokenizer), texts, kept))
     return questions
-
-
-def prompt_text(prompts: Prompts, row: int, tokenizer: Tokenizer) -> str:
-    """The prompt as the data has it (column `prompt`), else its tokens as text."""
-    written = prompts.examples[row].get("prompt") if prompts.examples else None
-    if isinstance(written, str):
-        return written
-    return tokenizer.decode(prompts.tokens[row, : int(prompts.lengths[row])].tolist())
 
 
 def picture_of(prompts: Prompts, row: int) -> bytes | None:

@@ -13,7 +13,7 @@ from lrl_core.interfaces import LearnsAlone, OptimizerFactory, Reward, Sampler, 
 from lrl_core.preferences.comparison import Comparison, Comparisons
 from lrl_core.preferences.losses import LossName, centring, loss_of
 from lrl_core.preferences.measures import PreferenceMetrics, accuracy, pairs_of
-from lrl_core.preferences.reading import RUN, ReadsLabels
+from lrl_core.preferences.reading import RUN, ReadsLabels, prompt_text
 from lrl_core.tokenizer import Tokenizer
 from lrl_core.types import Experience, Loss, RewardSignal, Rollout
 from lrl_plugins.rewards import pretrained
@@ -22,7 +22,6 @@ from lrl_plugins.rewards.preference_labels import Labels, accuracy_of, from_all_
 from lrl_plugins.rewards.preference_network import Pool, PreferenceNetwork
 from lrl_plugins.rewards.preference_scale import Asked, ReferenceTexts, rescaling
 from lrl_plugins.rewards.preference_start import take_weights
-from lrl_plugins.rewards.prompt_texts import prompt_texts
 from lrl_plugins.rewards.texts import texts_of
 from lrl_plugins.text_models import SMALL, LineMaker, load_trunk, tokenizer_of
 
@@ -179,8 +178,8 @@ class Preference(Reward, LearnsAlone, ReadsLabels):
 
     def _asked(self, rollout: Rollout) -> list[Asked]:
         texts = texts_of(self, rollout)
-        prompts = prompt_texts(rollout, self._task) if self.prompt else [None] * len(texts)
-        return list(zip(prompts, texts, strict=True))
+        asked = rollout.prompts
+        return [(prompt_text(asked, row, self._task) if self.prompt else None, said) for row, said in enumerate(texts)]
 
     @torch.no_grad()
     def _raw(self, asked: Sequence[Asked]) -> Float[Tensor, " N"]:

@@ -146,7 +146,7 @@ def test_episodes_that_are_no_draws_are_refused_by_what_needs_draws(name, object
     """Every objective either learns from any text, as imitation does, or refuses such a decoder."""
     policy, reward = tree_world()
     part = build("objectives", objective)
-    sampler = ToySampler(policy, decoder(name), reward)
+    sampler = ToySampler(policy, decoder(name), reward, reference=torch.nn.Identity())
     sampler.objective = part
     learns_from_any_text = {"CrossEntropy", "ScheduledSampling"}
     if objective in learns_from_any_text:

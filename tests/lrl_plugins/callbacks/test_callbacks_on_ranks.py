@@ -33,3 +33,7 @@ def test_numbers_are_of_all_ranks(tmp_path):
     assert first["now"] == second["now"]
     assert first["alarm"] == second["alarm"]
     assert "val/exact" in first["alarm"]
+    # The first rank asks, about its own episodes; the second only knows how far it is.
+    assert first["asked"] == second["asked"] == 4
+    assert len(first["carried"]["judgments"]) == 4
+    assert second["carried"] is None

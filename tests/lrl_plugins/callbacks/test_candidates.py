@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lrl_core.preferences.reading import prompt_text
 from lrl_core.testing.toy import ToyTokenizer
 from lrl_core.types import Prompts, Rollout
-from lrl_plugins.callbacks.candidates import as_bytes, picture_of, prompt_text, questions_of
+from lrl_plugins.callbacks.candidates import as_bytes, picture_of, questions_of
 
 TOKENIZER = ToyTokenizer(6, eos=5)
 

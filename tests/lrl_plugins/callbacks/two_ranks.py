@@ -12,6 +12,7 @@ from lrl_core.ranks import rank
 from lrl_core.testing.toy import TableReward
 from lrl_core.testing.toy_task import ToyTask
 from lrl_plugins.baselines.means import BatchMean
+from lrl_plugins.callbacks.ask_for_labels import AskForLabels
 from lrl_plugins.callbacks.best_checkpoint import BestCheckpoint
 from lrl_plugins.callbacks.peakiness import Peakiness
 from lrl_plugins.callbacks.reward_hacking_alarm import RewardHackingAlarm
@@ -29,6 +30,8 @@ def main(folder: str, ranks: int) -> None:
     # The samples of a prompt are always equal on the first rank and never on the second.
     paid = iter(range(10**6))
     stop, peaks, alarm = StopAfter(rollouts=80), Peakiness(prompts=12), RewardHackingAlarm()
+    labeller = TableReward(lambda tokens: float(len(tokens)))
+    labels = AskForLabels(total=4, spread=2, candidates=3, labeller=labeller, answer="ranking")
     task = ToyTask(prompts=12, batch_size=6 // ranks)
     module = PolicyGradient(
         policy=Recurrent(cell="gru", embedding=6, hidden=8),
@@ -48,7 +51,7 @@ def main(folder: str, ranks: int) -> None:
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[stop, peaks, alarm, ZeroVariance(), BestCheckpoint("val/perplexity")],
+        callbacks=[stop, peaks, alarm, labels, ZeroVariance(), BestCheckpoint("val/perplexity")],
     )
     trainer.fit(module, task)
     result = {
@@ -56,6 +59,8 @@ def main(folder: str, ranks: int) -> None:
         "steps": int(module.steps_done),
         "before": peaks.before,
         "now": peaks.now,
+        "asked": labels.asked,
+        "carried": labels.labels,
         "alarm": alarm.state_dict()["trends"],
         "parameters": torch.cat([p.detach().flatten() for p in module.policy.parameters()]),
     }
