@@ -199,7 +199,7 @@ def test_start_from_takes_the_policy_alone(tmp_path):
         build(ToyTask(), start_from=str(tmp_path / "first.ckpt"), policy=Recurrent(embedding=5, hidden=8))
 
 
-class Critic(Baseline, Learner):
+class LengthCritic(Baseline, Learner):
     """One learnt number per position."""
 
     updates = 2
@@ -225,7 +225,7 @@ class Critic(Baseline, Learner):
 
 
 def test_a_learner_among_the_baselines_learns(tmp_path):
-    module = fit(tmp_path, baseline=Critic())
+    module = fit(tmp_path, baseline=LengthCritic())
     assert (module.baseline.worth.detach() > 0.1).any()
 
 
