@@ -3,7 +3,6 @@
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -12,12 +11,12 @@ from torchmetrics import Metric
 from lrl_core.gradients import Updater
 from lrl_core.interfaces import Learner, LearnsAlone, TaskFacts, bind_all
 from lrl_core.phases import SchedulerFactory, trained
-from lrl_core.seeds import seed_step
+from lrl_core.seeds import Seeded, seed_step
 from lrl_core.step_log import StepLog
 from lrl_core.types import Experience, Prompts, Rollout
 
 
-class LearnerAlone(LightningModule):
+class LearnerAlone(Seeded):
     """Trains one learner by itself on the batches of a task: `lrl fit` with a recipe whose model names a `learner`.
 
     Held-out lessons are measured as val/<name> and test/<name>. The checkpoint holds the weights under "learner.".
@@ -54,7 +53,6 @@ class LearnerAlone(LightningModule):
         self.scheduler = scheduler
         self.updater = Updater(token_budget, gradient_clip, gradient_clip_algorithm)
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
-        self.seed: int | None = None
         self.step_log = StepLog()
         self.metric: Metric | None = None
         bind_all(self, task)
@@ -63,19 +61,6 @@ class LearnerAlone(LightningModule):
         """The learner's own optimiser, and the schedule of its rate."""
         optimizer: Optimizer = self.learner.optimizer(trained(self.learner))
         return ([optimizer], [self.scheduler(optimizer)]) if self.scheduler else optimizer
-
-    def on_fit_start(self) -> None:
-        """Remember the run's seed; a resumed run has it from its checkpoint."""
-        if self.seed is None:
-            self.seed = torch.initial_seed() % 2**32
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write the seed down."""
-        checkpoint["lrl_seed"] = self.seed
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the seed of the run."""
-        self.seed = checkpoint["lrl_seed"]
 
     def training_step(self, prompts: Prompts, batch_idx: int) -> None:
         """One update per lesson that the learner makes of the batch."""

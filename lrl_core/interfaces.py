@@ -75,6 +75,20 @@ class Policy(Component):
     mode: what a policy keeps on itself there cannot be used by `forward`.
     """
 
+    branches: bool = False
+    """Whether `forward` reads lines whose tokens follow other tokens than the one before (`Rollout.follows`)."""
+
+    def __call__(self, rollout: Rollout) -> PolicyOutput:
+        """Read whole episodes; ValueError where they branch and this policy cannot read that."""
+        if rollout.follows is not None and not self.branches:
+            raise ValueError(
+                f"{type(self).__name__}: got episodes whose tokens follow other tokens than the one before "
+                "(Rollout.follows); expected plain lines, because this policy reads no others. Use a policy with "
+                "branches, such as CausalLM."
+            )
+        output: PolicyOutput = super().__call__(rollout)
+        return output
+
     @abstractmethod
     def forward(self, rollout: Rollout) -> PolicyOutput:
         """Read whole episodes in one pass, with gradients."""
@@ -235,6 +249,10 @@ class Objective(Component):
 
     samples: bool = True
     """Whether the loss needs episodes; False for pure maximum likelihood."""
+    judges: bool = True
+    """Whether the loss of episodes needs their rewards."""
+    compares: bool = True
+    """Whether the loss of episodes needs their advantages, which a baseline gives."""
     compares_answers: bool = False
     """Whether the loss needs the reference policy's log-probabilities of the human answers (`expert`)."""
 
@@ -249,6 +267,11 @@ class Objective(Component):
 
 class Collect(Protocol):
     """Draws and scores fresh episodes."""
+
+    @property
+    def prompts(self) -> Prompts:
+        """The step's prompts, one row per human answer."""
+        ...
 
     def __call__(self, groups: Collection[int] | None = None) -> Experience:
         """Episodes of the step's prompts with these group numbers; None means all of them."""

@@ -1,12 +1,11 @@
 """PolicyGradient, the LightningModule: roll out, score, compare, update."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -35,12 +34,12 @@ from lrl_core.phases import Phase, SchedulerFactory, WarmUp, factories, of_polic
 from lrl_core.reference import Reference, load_policy, policy_and_known
 from lrl_core.reports import Answer, Examination, experience_metrics, pace, texts_of
 from lrl_core.scoring import begun, compare
-from lrl_core.seeds import seed_step
+from lrl_core.seeds import Seeded, seed_step
 from lrl_core.step_log import StepLog, of_learner
 from lrl_core.types import Experience, Loss, PolicyOutput, Prompts, RewardSignal, Rollout
 
 
-class PolicyGradient(LightningModule, Sampler):
+class PolicyGradient(Seeded, Sampler):
     """One training step for every method: a decoder draws, a reward scores, a baseline compares, an objective teaches.
 
     Args:
@@ -104,7 +103,6 @@ class PolicyGradient(LightningModule, Sampler):
         self.replays = nn.ModuleList([replay] + ([warm_up.replay] if warm_up else []))
         self.factories = factories(optimizer, scheduler, warm_up)
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
-        self.seed: int | None = None
         self.step = 0  # training steps before the current one
         self.last_experience: Experience | None = None  # what the step drew; human answers where it drew nothing
         self.collected: list[Experience] = []  # what the current step has drawn so far
@@ -132,7 +130,7 @@ class PolicyGradient(LightningModule, Sampler):
             )
         parts = {"decoder": self.decoder, "reward": self.reward, "baseline": self.baseline}
         for objective, replay in zip(self.objectives, self.replays, strict=True):
-            refuse_unsuited(objective, replay, missing=[name for name, part in parts.items() if part is None])
+            refuse_unsuited(objective, replay, missing={name for name, part in parts.items() if part is None})
         for part in self.parts:
             part.check(self)
 
@@ -166,21 +164,12 @@ class PolicyGradient(LightningModule, Sampler):
         optimizers, schedulers, self._schedulers_of = of_policy(self.policy, self.factories)
         return optimizers + [learner.optimizer(trained(learner)) for learner in self.learners], schedulers
 
-    def on_fit_start(self) -> None:
-        """Remember the run's seed; a resumed run has it from its checkpoint."""
-        if self.seed is None:
-            self.seed = torch.initial_seed() % 2**32
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write the seed down."""
-        checkpoint["lrl_seed"] = self.seed
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the seed of the run; to answer prompts, take the policy whole and what else there is a place for.
 
         The recipe that measures a policy may name another reward or baseline than the one that trained it.
         """
-        self.seed = checkpoint["lrl_seed"]
+        super().on_load_checkpoint(checkpoint)
         if self.trainer.state.fn != TrainerFn.FITTING:
             checkpoint["state_dict"] = policy_and_known(checkpoint["state_dict"], self.state_dict())
 
@@ -221,7 +210,7 @@ class PolicyGradient(LightningModule, Sampler):
         self.collected, self.played = [], []
         metrics: dict[str, Tensor] = {}
         taught = 0
-        for experience in phase.replay.batches(partial(self._collect, prompts), partial(self._human_answers, prompts)):
+        for experience in phase.replay.batches(_Collect(self, prompts), partial(self._human_answers, prompts)):
             if not phase.holds:
                 teach = partial(phase.objective.loss, self.read)
                 new = self.update(teach, phase.objective.count, experience, policy_optimizer)
@@ -253,20 +242,17 @@ class PolicyGradient(LightningModule, Sampler):
         for part in self.parts:
             part.begin_epoch(self.current_epoch - begins)
 
-    def _collect(self, prompts: Prompts, groups: Collection[int] | None = None) -> Experience:
-        if groups is None:
-            return self.collect(prompts)
-        rows = [row for row, group in enumerate(prompts.group.tolist()) if group in groups]
-        return self.collect(prompts.select(torch.tensor(rows, device=prompts.group.device)))
-
     @torch.no_grad()
     def collect(self, prompts: Prompts) -> Experience:
-        """Fresh episodes, scored and compared, with the human answers beside them."""
-        assert self.baseline is not None
-        rollout, reward = self.roll_out(prompts.distinct()[0])
-        with self.clock.phase("baseline"):
-            advantage = compare(self.baseline, rollout, reward, self)
-        experience = replace(self._human_answers(prompts), rollout=rollout, reward=reward, advantage=advantage)
+        """Fresh episodes, scored and compared as far as the recipe says how, with the human answers beside them."""
+        experience = replace(self._human_answers(prompts), rollout=self.draw(prompts.distinct()[0]))
+        assert experience.rollout is not None
+        if self.reward is not None:
+            rollout, reward = self._scored(experience.rollout)
+            experience = replace(experience, rollout=rollout, reward=reward)
+            if self.baseline is not None:
+                with self.clock.phase("baseline"):
+                    experience = replace(experience, advantage=compare(self.baseline, rollout, reward, self))
         self.collected.append(experience)
         return experience
 
@@ -420,3 +406,17 @@ class PolicyGradient(LightningModule, Sampler):
     def _end_stage(self, prefix: str) -> None:
         assert self.examination is not None
         self.log_dict({f"{prefix}/{name}": value for name, value in self.examination.scores().items()})
+
+
+@dataclass(frozen=True)
+class _Collect:
+    """What a replay asks for fresh episodes."""
+
+    module: PolicyGradient
+    prompts: Prompts
+
+    def __call__(self, groups: Collection[int] | None = None) -> Experience:
+        if groups is None:
+            return self.module.collect(self.prompts)
+        rows = [row for row, group in enumerate(self.prompts.group.tolist()) if group in groups]
+        return self.module.collect(self.prompts.select(torch.tensor(rows, device=self.prompts.group.device)))

@@ -90,7 +90,7 @@ def of_policy(
     return optimizers, schedulers, schedulers_of
 
 
-def refuse_unsuited(objective: nn.Module, replay: nn.Module, missing: list[str]) -> None:
+def refuse_unsuited(objective: nn.Module, replay: nn.Module, missing: set[str]) -> None:
     """Raise ValueError if an objective cannot learn from a replay, or a replay lacks parts that it needs.
 
     Args:
@@ -105,10 +105,13 @@ def refuse_unsuited(objective: nn.Module, replay: nn.Module, missing: list[str])
             f"{type(objective).__name__} learns from episodes, but the replay {type(replay).__name__} draws none. "
             "Expected a replay that samples, such as Fresh."
         )
-    if replay.samples and missing:
+    needed = {"decoder": True, "reward": objective.judges, "baseline": objective.compares}
+    lacking = [name for name, needs in needed.items() if needs and name in missing]
+    if replay.samples and lacking:
         raise ValueError(
-            f"The replay {type(replay).__name__} draws episodes, but the recipe names no {', '.join(missing)}. "
-            "Add them under model:, or use a replay that samples nothing, such as Expert."
+            f"{type(objective).__name__} learns from episodes that the replay {type(replay).__name__} draws, but the "
+            f"recipe names no {', '.join(lacking)}. Add them under model:, or use a replay that samples nothing, such "
+            "as Expert."
         )
 
 

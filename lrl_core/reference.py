@@ -1,5 +1,6 @@
 """The policy that the trained one is kept near: a copy that holds still, another checkpoint, or a moving average."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
 
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lrl_core.interfaces import Policy
-from lrl_core.types import Rollout
+from lrl_core.types import PolicyOutput, Rollout
 
 
 class Reference(nn.Module):
@@ -75,15 +76,30 @@ class Reference(nn.Module):
         for mine, theirs in zip(self.copy.parameters(), policy.parameters(), strict=True):
             mine.lerp_(theirs.to(mine.dtype), 1 - self.decay)
 
-    @torch.no_grad()
     def logprobs(self, policy: Policy, rollout: Rollout) -> Float[Tensor, "B T"]:
         """Log-probabilities of the chosen tokens under the reference, tempered and truncated as they were drawn."""
+        return self.lines(policy, rollout, lambda output: (output.logprobs,))[0]
+
+    @torch.no_grad()
+    def lines(
+        self, policy: Policy, rollout: Rollout, ask: Callable[[PolicyOutput], tuple[Tensor, ...]]
+    ) -> tuple[Float[Tensor, "B T"], ...]:
+        """What the reference says of episodes, without gradients and without dropout.
+
+        Args:
+            policy: What is trained; with its adapter off it may be the reference itself.
+            rollout: The episodes, of any kind: it is read under its own sampling.
+            ask: What is wanted, one number per token each.
+        """
         reader = policy if self.copy is None else self.copy
         reader.eval()
         with (policy.adapter_off() if self.copy is None else None) or nullcontext():
-            parts = [reader(part).logprobs for part in self._parts(rollout)]
+            parts = [ask(reader(part)) for part in self._parts(rollout)]
         wide = rollout.tokens.shape[1]
-        return torch.cat([nn.functional.pad(part, (0, wide - part.shape[1])) for part in parts])
+        return tuple(
+            torch.cat([nn.functional.pad(part, (0, wide - part.shape[1])) for part in asked])
+            for asked in zip(*parts, strict=True)
+        )
 
     def _parts(self, rollout: Rollout) -> list[Rollout]:
         if self.token_budget is None:

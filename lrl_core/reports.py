@@ -146,29 +146,38 @@ def prompt_id(rollout: Rollout, row: int) -> str:
 def experience_metrics(experience: Experience) -> dict[str, Tensor]:
     """Reward, its parts, episode length and advantage of fresh episodes; nothing while only answers are learnt."""
     rollout, reward, advantage = experience.rollout, experience.reward, experience.advantage
-    if rollout is None or reward is None or advantage is None:
+    if rollout is None:
         return {}
-    judged = reward.judged
-    # An episode that was forced to its end says nothing about the policy.
-    known = reward.total[judged & rollout.action_mask.any(1)].float()
-    nothing = torch.tensor(torch.nan)
     metrics = {
-        "reward/mean": known.mean() if len(known) else nothing,
-        "reward/std": known.std() if len(known) > 1 else nothing,
-        "reward/unjudged": (~judged).sum().float(),
         "episode/length": rollout.lengths.float().mean(),
         "episode/terminated": rollout.terminated.float().mean(),
-        "advantage/zero": (advantage.value.abs().amax(1) == 0).float().mean(),
     }
-    metrics["groups/zero_variance"] = _equal_groups(rollout, reward)
     if rollout.reference_logprobs is not None:
         apart = log_ratio_by_episode(rollout.logprobs, rollout.reference_logprobs, rollout.action_mask)
         metrics["kl/reference"] = apart.mean()
-    taught = advantage.value[experience.learn_mask]
-    metrics["advantage/std"] = taught.float().std() if len(taught) > 1 else nothing
-    for name, part in reward.parts.items():
-        metrics[f"reward/{name}"] = part.nanmean().float()
+    if reward is not None:
+        metrics |= _reward_metrics(rollout, reward)
+    if advantage is not None:
+        taught = advantage.value[experience.learn_mask].float()
+        metrics["advantage/zero"] = (advantage.value.abs().amax(1) == 0).float().mean()
+        metrics["advantage/std"] = taught.std() if len(taught) > 1 else _NOTHING
     return metrics
+
+
+_NOTHING = torch.tensor(torch.nan)
+
+
+def _reward_metrics(rollout: Rollout, reward: RewardSignal) -> dict[str, Tensor]:
+    judged = reward.judged
+    # An episode that was forced to its end says nothing about the policy.
+    known = reward.total[judged & rollout.action_mask.any(1)].float()
+    metrics = {
+        "reward/mean": known.mean() if len(known) else _NOTHING,
+        "reward/std": known.std() if len(known) > 1 else _NOTHING,
+        "reward/unjudged": (~judged).sum().float(),
+        "groups/zero_variance": _equal_groups(rollout, reward),
+    }
+    return metrics | {f"reward/{name}": part.nanmean().float() for name, part in reward.parts.items()}
 
 
 def pace(

@@ -28,6 +28,8 @@ class Tokenizer(ABC):
     """Stands before the first token of a line; never drawn."""
     eos: int
     """Ends a line."""
+    backspace: int | None = None
+    """Takes the last token of the episode back; None where nothing can be taken back."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -87,6 +87,11 @@ class Rollout(Rows):
     """What the environment paid, on the token that earned it; None without an environment."""
     closed: Bool[Tensor, "B T"] | None = None
     """True where the environment's `closes` tokens could not be chosen; None where nothing is ever closed."""
+    follows: Int[Tensor, "B T"] | None = None
+    """Which earlier token of the line each token follows, -1 for the prompt; None: the one before it.
+
+    A line can so be a tree: a token is read after the prompt and its ancestors alone, at the place that their number
+    gives. Only policies with `branches` read one."""
     reference_logprobs: Float[Tensor, "B T"] | None = None
     """Log-probabilities of the tokens under a reference policy; None where no part asks for them."""
     texts: tuple[str, ...] | None = None
@@ -122,6 +127,7 @@ class Rollout(Rows):
             logprobs=self.logprobs[:, :longest],
             environment_reward=_cut(self.environment_reward, longest),
             closed=_cut(self.closed, longest),
+            follows=_cut(self.follows, longest),
             reference_logprobs=_cut(self.reference_logprobs, longest),
         )
 
@@ -143,6 +149,10 @@ class RewardSignal(Rows):
     def judged(self) -> Bool[Tensor, " B"]:
         """True where the reward could judge."""
         return ~self.total.isnan()
+
+    def cut(self, steps: int) -> "RewardSignal":
+        """The same without columns from `steps` tokens on."""
+        return replace(self, by_token=_cut(self.by_token, steps), by_prefix=_cut(self.by_prefix, steps + 1))
 
 
 @dataclass(frozen=True)
@@ -194,17 +204,18 @@ class Experience:
     rollout: Rollout | None = None
     """Episodes drawn from the policy; None while only human answers are learnt."""
     reward: RewardSignal | None = None
-    """Their rewards; None exactly where rollout is."""
+    """Their rewards; None without episodes, and where the recipe names no reward."""
     advantage: Advantage | None = None
-    """Their advantages; None exactly where rollout is."""
+    """Their advantages; None without episodes, and where the recipe names no baseline."""
     expert: Rollout | None = None
     """The human answers as if rolled out, with rows of their own; None where the prompts carry none."""
 
     @property
     def learn_mask(self) -> Bool[Tensor, "B T"]:
         """Tokens that teach: chosen by the policy, in an episode that the reward could judge."""
-        assert self.rollout is not None and self.reward is not None
-        return self.rollout.action_mask & self.reward.judged[:, None]
+        assert self.rollout is not None
+        mask = self.rollout.action_mask
+        return mask if self.reward is None else mask & self.reward.judged[:, None]
 
     @classmethod
     def cat(cls, parts: Sequence["Experience"]) -> "Experience":
@@ -248,17 +259,12 @@ class Experience:
         part = Experience(expert=None if self.expert is None else self.expert.select(rows_of(self.expert)).trimmed())
         if self.rollout is None:
             return part
-        assert self.reward is not None and self.advantage is not None
         rows = rows_of(self.rollout)
         rollout = self.rollout.select(rows).trimmed()
         steps = rollout.tokens.shape[1]
-        reward, advantage = self.reward.select(rows), self.advantage.select(rows)
-        return replace(
-            part,
-            rollout=rollout,
-            reward=replace(reward, by_token=_cut(reward.by_token, steps), by_prefix=_cut(reward.by_prefix, steps + 1)),
-            advantage=advantage.cut(steps),
-        )
+        reward = None if self.reward is None else self.reward.select(rows).cut(steps)
+        advantage = None if self.advantage is None else self.advantage.select(rows).cut(steps)
+        return replace(part, rollout=rollout, reward=reward, advantage=advantage)
 
 
 class PolicyOutput:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -104,23 +104,10 @@ def over_vocabulary(
         bans: What else may not be chosen at these places; None for nothing.
     """
 
-    def one_chunk(part: Tensor, weight: Tensor, bias: Tensor | None, at: Tensor, banned: Bans | None) -> Tensor:
-        return fn(sampling.scale(Head(weight, bias).logits(part), at, banned).log_softmax(-1))
+    def one_chunk(logits: Tensor, banned: Bans | None, at: Tensor) -> Tensor:
+        return fn(sampling.scale(logits, at, banned).log_softmax(-1))
 
-    chunks = _chunks(hidden, head.weight.shape[0])
-    results = [
-        checkpoint(
-            one_chunk,
-            hidden[rows],
-            head.weight,
-            head.bias,
-            position[rows],
-            _of_chunk(bans, rows),
-            use_reentrant=False,
-        )
-        for rows in chunks
-    ]
-    return torch.cat(results) if results else hidden.new_zeros(0)
+    return _by_chunk(one_chunk, hidden, head, bans, position)
 
 
 def expected_value(
@@ -144,24 +131,38 @@ def expected_value(
         bans: What else may not be chosen at these places; None for nothing.
     """
 
-    def one_chunk(part: Tensor, weight: Tensor, bias: Tensor | None, worth: Tensor, at: Tensor, out: Any) -> Tensor:
-        chances = sampling.scale(Head(weight, bias).logits(part), at, out).softmax(-1)
+    def one_chunk(logits: Tensor, banned: Bans | None, at: Tensor, worth: Tensor) -> Tensor:
+        chances = sampling.scale(logits, at, banned).softmax(-1)
         return (chances * values_head.logits(worth).detach().to(chances.dtype)).sum(-1)
 
-    means = [
+    return _by_chunk(one_chunk, hidden, head, bans, position, values)
+
+
+def _by_chunk(
+    fn: Callable[..., Tensor],
+    hidden: Float[Tensor, "N D"],
+    head: Head,
+    bans: Bans | None,
+    *lines: Shaped[Tensor, "N ..."],
+) -> Float[Tensor, " N"]:
+    """What `fn` makes of each chunk's logits, bans and lines; computed again in the backward pass."""
+
+    def one_chunk(part: Tensor, weight: Tensor, bias: Tensor | None, banned: Bans | None, *own: Tensor) -> Tensor:
+        return fn(Head(weight, bias).logits(part), banned, *own)
+
+    results = [
         checkpoint(
             one_chunk,
             hidden[rows],
             head.weight,
             head.bias,
-            values[rows],
-            position[rows],
             _of_chunk(bans, rows),
+            *(line[rows] for line in lines),
             use_reentrant=False,
         )
         for rows in _chunks(hidden, head.weight.shape[0])
     ]
-    return torch.cat(means) if means else hidden.new_zeros(0)
+    return torch.cat(results) if results else hidden.new_zeros(0)
 
 
 def _chunks(hidden: Tensor, vocabulary: int) -> list[slice]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lrl_core.commands import CommandError
 from lrl_core.labelling import LOCAL, LONGEST_NAME
+from lrl_core.preferences.reading import FILE
 
 if TYPE_CHECKING:
     import argparse
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from lrl_core.preferences.store import PreferenceStore
 
-FILE = "labels.db"
-"""The file of a run folder in which its questions and labels are."""
 _PORT = 8642
 """Where the page is found if nobody else is there: what a browser has kept after a crash belongs to an address."""
 

@@ -6,14 +6,13 @@ Letters: N comparisons, K candidates (filled up to the largest comparison), M pa
 from typing import NamedTuple
 
 import torch
-import torch.distributed
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from torchmetrics import Metric
 
 from lrl_core.preferences.losses import better
-from lrl_core.ranks import world_size
+from lrl_core.ranks import merged_over_ranks
 
 BINS = 10
 """Equal bins of [0.5, 1], in which the calibration error compares what is claimed with what holds."""
@@ -137,7 +136,7 @@ class PreferenceMetrics(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The measures, the same on every rank; empty where no two candidates were told apart."""
-        rows = _gathered(self._rows)
+        rows = merged_over_ranks(self._rows)
         found = measured(list(rows.values())) if rows else {}
         return {name: value.float().to(self.device) for name, value in found.items()}
 
@@ -170,15 +169,3 @@ def measured(rows: list[Row]) -> dict[str, Float[Tensor, ""]]:
     }
     tau = kendall_tau(scores, ranks, mask)[counts > 2]
     return found if tau.isnan().all() else found | {"kendall_tau": tau.nanmean()}
-
-
-def _gathered(rows: dict[str, Row]) -> dict[str, Row]:
-    """The rows of all ranks, sorted by id, so that sums do not depend on who had which."""
-    shards: list[dict[str, Row]] = [rows]
-    if world_size() > 1:
-        shards = [{} for _ in range(world_size())]
-        torch.distributed.all_gather_object(shards, rows)
-    merged: dict[str, Row] = {}
-    for shard in shards:
-        merged = shard | merged
-    return dict(sorted(merged.items()))

@@ -11,6 +11,10 @@ RUN = "run"
 """In place of a URL: the store of this very run, whose folder nobody knows when the recipe is read."""
 
 
+FILE = "labels.db"
+"""The file of a run's folder in which its questions and labels are."""
+
+
 class ReadsLabels(ABC):
     """Mixed into a learner that learns from a store of judgments."""
 

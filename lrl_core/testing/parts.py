@@ -197,22 +197,34 @@ def check_replay(make: Callable[[], Replay]) -> None:
     """
     fresh = toy_experience()
     experts = Experience(expert=fresh.expert)
-    calls: list[str] = []
-
-    def collect(groups: Collection[int] | None = None) -> Experience:
-        calls.append("collect")
-        return fresh if groups is None else fresh.of_groups(set(groups))
+    collect = _ToyCollect(fresh)
 
     def expert() -> Experience:
-        calls.append("expert")
         return experts
 
     replay = make()
     first = _seeded(lambda: len([*replay.batches(collect, expert)]))
     assert first >= 1, "a replay must yield something to learn from"
-    assert replay.samples or "collect" not in calls, "samples is False, but the replay asked for episodes"
+    assert replay.samples or not collect.calls, "samples is False, but the replay asked for episodes"
     second = _seeded(lambda: len([*make().batches(collect, expert)]))
     assert first == second, "two runs with one seed make different numbers of batches: ranks would wait for ever"
+
+
+class _ToyCollect:
+    """Gives a replay the same episodes every time, and counts how often it asks.
+
+    Args:
+        fresh: The episodes.
+    """
+
+    def __init__(self, fresh: Experience) -> None:
+        assert fresh.rollout is not None
+        self.fresh, self.calls = fresh, 0
+        self.prompts = fresh.rollout.prompts
+
+    def __call__(self, groups: Collection[int] | None = None) -> Experience:
+        self.calls += 1
+        return self.fresh if groups is None else self.fresh.of_groups(set(groups))
 
 
 def toy_experience() -> Experience:

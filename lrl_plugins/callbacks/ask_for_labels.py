@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lrl_core.interfaces import ChecksRecipe, Reward, Sampler, bind_all
 from lrl_core.module import PolicyGradient
-from lrl_core.preferences.reading import ReadsLabels
+from lrl_core.preferences.reading import FILE, ReadsLabels
 from lrl_core.preferences.store import PreferenceStore
 from lrl_core.scoring import judge
 from lrl_core.types import Rollout
@@ -19,8 +19,6 @@ from lrl_plugins.callbacks.carried_labels import packed, unpack
 from lrl_plugins.callbacks.labelling import ANSWERS, Answer, due, ranks_of
 from lrl_plugins.callbacks.loggers import log_now
 
-FILE = "labels.db"
-"""Where a run's labels are, in its folder: there `lrl label --run` looks for them."""
 POLL = 2.0
 """Seconds between two looks at whether people have answered."""
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from lrl_core.module import PolicyGradient
 from lrl_core.reports import prompt_id, turns_of
 from lrl_core.tokenizer import Tokenizer
-from lrl_core.types import Experience, Rollout
+from lrl_core.types import Experience, RewardSignal, Rollout
 
 
 class RolloutLog(Callback):
@@ -63,7 +64,7 @@ class RolloutLog(Callback):
 def episode_rows(
     experience: Experience, step: int, count: int, tokenizer: Tokenizer | None = None
 ) -> list[dict[str, Any]]:
-    """The first episodes as JSON objects; NaN rewards become null.
+    """The first episodes as JSON objects; NaN rewards become null, as what the recipe does not measure.
 
     Args:
         experience: What a step drew.
@@ -73,8 +74,6 @@ def episode_rows(
     """
     rollout, reward, advantage = experience.rollout, experience.reward, experience.advantage
     assert rollout is not None
-    assert reward is not None
-    assert advantage is not None
     rows = []
     for row in range(min(count, len(rollout))):
         length = int(rollout.lengths[row])
@@ -86,10 +85,9 @@ def episode_rows(
                 "tokens": rollout.tokens[row, :length].tolist(),
                 "action_mask": rollout.action_mask[row, :length].int().tolist(),
                 "terminated": bool(rollout.terminated[row]),
-                "reward": {"total": _number(reward.total[row].item())}
-                | {name: _number(part[row].item()) for name, part in reward.parts.items()},
-                "advantage": [_number(value) for value in advantage.value[row, :length].tolist()],
-                "logprobs": [_number(value) for value in rollout.logprobs[row, :length].tolist()],
+                "reward": None if reward is None else _earned(reward, row),
+                "advantage": None if advantage is None else _numbers(advantage.value[row, :length]),
+                "logprobs": _numbers(rollout.logprobs[row, :length]),
             }
             | _conversation(rollout, row, tokenizer)
         )
@@ -104,6 +102,14 @@ def _conversation(rollout: Rollout, row: int, tokenizer: Tokenizer | None) -> di
     spoken = turns_of(rollout.tokens[row, :length].tolist(), rollout.action_mask[row, :length].tolist(), tokenizer)
     turns = [{"who": who, "text": text} for who, text in spoken]
     return {"turns": turns, "paid": _number(float(rollout.environment_reward[row].sum()))}
+
+
+def _earned(reward: RewardSignal, row: int) -> dict[str, float | None]:
+    return {name: _number(part[row].item()) for name, part in {"total": reward.total, **reward.parts}.items()}
+
+
+def _numbers(values: Tensor) -> list[float | None]:
+    return [_number(value) for value in values.tolist()]
 
 
 def _number(value: float) -> float | None:

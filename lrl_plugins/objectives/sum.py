@@ -25,6 +25,8 @@ class Sum(Objective):
         self.terms = nn.ModuleDict(terms)
         self.weights = {name: (weights or {}).get(name, 1.0) for name in terms}
         self.samples = any(term.samples for term in terms.values())
+        self.judges = any(term.samples and term.judges for term in terms.values())
+        self.compares = any(term.samples and term.compares for term in terms.values())
         self.compares_answers = any(term.compares_answers for term in terms.values())
 
     def count(self, experience: Experience) -> Tensor:

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lrl_core.masks import length_mask
-from lrl_core.ranks import rank, sum_over_ranks, world_size
+from lrl_core.ranks import fewest_over_ranks
 from lrl_core.rows import Rows
 from lrl_core.types import Rollout
 
@@ -114,15 +114,3 @@ def balanced(real: Lines, generated: Lines, batch_size: int, epochs: int) -> Ite
         orders = [torch.randperm(len(side))[:mine].to(side.lengths.device) for side in sides]
         for rows in zip(*(order.tensor_split(minibatches) for order in orders), strict=True):
             yield Contrast(*(side.select(these).trimmed() for side, these in zip(sides, rows, strict=True)))
-
-
-def fewest_over_ranks(count: int, device: torch.device) -> int:
-    """The smallest of the ranks' counts, the same on each.
-
-    Args:
-        count: This rank's.
-        device: Where ranks talk to each other.
-    """
-    counts = torch.zeros(world_size(), dtype=torch.long, device=device)
-    counts[rank()] = count
-    return int(sum_over_ranks(counts).min())

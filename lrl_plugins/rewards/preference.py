@@ -14,11 +14,12 @@ from lrl_core.preferences.comparison import Comparison, Comparisons
 from lrl_core.preferences.losses import LossName, centring, loss_of
 from lrl_core.preferences.measures import PreferenceMetrics, accuracy, pairs_of
 from lrl_core.preferences.reading import RUN, ReadsLabels, prompt_text
+from lrl_core.ranks import of_each_rank
 from lrl_core.tokenizer import Tokenizer
 from lrl_core.types import Experience, Loss, RewardSignal, Rollout
 from lrl_plugins.rewards import pretrained
 from lrl_plugins.rewards.preference_checks import check_numbers, refuse_ignorance
-from lrl_plugins.rewards.preference_labels import Labels, accuracy_of, from_all_ranks, minibatches, ranks_of
+from lrl_plugins.rewards.preference_labels import Labels, accuracy_of, minibatches, ranks_of
 from lrl_plugins.rewards.preference_network import Pool, PreferenceNetwork
 from lrl_plugins.rewards.preference_scale import Asked, ReferenceTexts, rescaling
 from lrl_plugins.rewards.preference_start import take_weights
@@ -227,7 +228,7 @@ class Preference(Reward, LearnsAlone, ReadsLabels):
         measuring = new and not self.references.full
         if new:
             self._noted = sampler.step
-            self.references.remember(from_all_ranks(self._asked(rollout)), drawn=True)
+            self.references.remember([one for some in of_each_rank(self._asked(rollout)) for one in some], drawn=True)
         if found:
             self.references.remember(self._candidates(found), drawn=False)
             yield from self._training(found, sampler.step)

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.distributed
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lrl_core.preferences.comparison import Comparison, Comparisons
 from lrl_core.preferences.measures import accuracy, pairs_of
 from lrl_core.preferences.reading import RUN
-from lrl_core.ranks import rank, world_size
+from lrl_core.ranks import from_first_rank, rank, world_size
 from lrl_plugins.rewards.pretrained import padded
 
 Found = tuple[int, list[Comparison]]
@@ -84,28 +83,6 @@ class Labels:
             return None if version == self.seen else (version, store.comparisons())
         finally:
             store.close()
-
-
-def from_first_rank(value: Any) -> Any:
-    """What the first rank gives, on every rank; all of them must ask.
-
-    Args:
-        value: The first rank's counts.
-    """
-    if world_size() == 1:
-        return value
-    told = [value]
-    torch.distributed.broadcast_object_list(told, src=0)
-    return told[0]
-
-
-def from_all_ranks(items: list[Any]) -> list[Any]:
-    """The items of every rank, in the order of the ranks, on every rank; all of them must ask."""
-    if world_size() == 1:
-        return items
-    shards: list[list[Any]] = [[] for _ in range(world_size())]
-    torch.distributed.all_gather_object(shards, items)
-    return [item for shard in shards for item in shard]
 
 
 def minibatches(comparisons: list[Comparison], size: int, epochs: int, seed: int) -> Iterator[Comparisons]:

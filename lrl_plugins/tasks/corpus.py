@@ -1,4 +1,4 @@
-"""Answers collected from all ranks, once per prompt, and scored together at the end: what tasks' metrics share."""
+"""Answers collected from all ranks and scored together at the end: what tasks' metrics share."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lrl_core.ranks import world_size
+from lrl_core.ranks import from_first_rank, merged_over_ranks, rank, world_size
 
 Answers: TypeAlias = dict[str, tuple[str, tuple[str, ...]]]
 """Prompt id -> what was said, and what people said."""
@@ -64,6 +64,36 @@ class Corpus(Metric):
         """Scores of the whole corpus."""
 
 
+class SampledCorpus(Corpus):
+    """A corpus whose prompts may have several answers each: what all of them say together, beside the first one's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._samples: dict[str, list[str]] = {}
+
+    def update(self, ids: list[str], candidates: list[str], references: list[tuple[str, ...]]) -> None:
+        super().update(ids, candidates, references)
+        for name, candidate in zip(ids, candidates, strict=True):
+            self._samples.setdefault(name, []).append(candidate)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scores of the first answers and of all, the same on every rank; empty before any answer has been added."""
+        return super().compute() | scored_together(self._samples, self._of_as_many, self)
+
+    def reset(self) -> None:
+        super().reset()
+        self._samples = {}
+
+    def _of_as_many(self, samples: dict[str, list[str]]) -> dict[str, float]:
+        # A prompt that a sampler repeated, to fill a rank's last batch, has been answered again: all have as many.
+        fewest = min(map(len, samples.values()))
+        return self._sample_scores({name: own[:fewest] for name, own in samples.items()})
+
+    @abstractmethod
+    def _sample_scores(self, samples: dict[str, list[str]]) -> dict[str, float]:
+        """Scores of all answers, as many to each prompt."""
+
+
 def mean(scores: list[float]) -> float:
     """The mean of at least one score."""
     return sum(scores) / len(scores)
@@ -79,22 +109,9 @@ def scored_together(
         scores: Scores of all rows, which come sorted by id.
         metric: Whose rows these are: its device gets the scores, its name stands in errors.
     """
-    gathered = _gathered(rows)
+    gathered = merged_over_ranks(rows)
     found = _on_first_rank(lambda: scores(gathered), type(metric).__name__) if gathered else {}
     return {name: torch.tensor(score, device=metric.device) for name, score in found.items()}
-
-
-def _gathered(rows: dict[str, Row]) -> dict[str, Row]:
-    """The rows of all ranks, sorted by id, so that sums do not depend on who had which."""
-    shards: list[dict[str, Row]] = [{} for _ in range(world_size())]
-    if len(shards) > 1:
-        torch.distributed.all_gather_object(shards, rows)
-    else:
-        shards = [rows]
-    merged: dict[str, Row] = {}
-    for shard in shards:
-        merged = shard | merged
-    return dict(sorted(merged.items()))
 
 
 def _on_first_rank(compute: Callable[[], dict[str, float]], who: str) -> dict[str, float]:
@@ -102,12 +119,12 @@ def _on_first_rank(compute: Callable[[], dict[str, float]], who: str) -> dict[st
     if world_size() == 1:
         return compute()
     told: list[Any] = [None, None]
-    if torch.distributed.get_rank() == 0:
+    if rank() == 0:
         try:
             told[0] = compute()
         except Exception as error:
             told[1] = f"{type(error).__name__}: {error}"
-    torch.distributed.broadcast_object_list(told, src=0)
+    told = from_first_rank(told)
     if told[1] is not None:
         raise RuntimeError(f"{who} failed on rank 0: {told[1]}. Its log has the details.")
     return told[0]

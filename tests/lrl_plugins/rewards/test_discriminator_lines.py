@@ -1,10 +1,11 @@
 import pytest
 import torch
 
+from lrl_core import ranks
+from lrl_core.ranks import fewest_over_ranks
 from lrl_core.testing.rewards import example_rollout, with_padding
 from lrl_core.types import Prompts, Rollout
-from lrl_plugins.rewards import discriminator_lines
-from lrl_plugins.rewards.discriminator_lines import Contrast, Lines, balanced, fewest_over_ranks, parts_of
+from lrl_plugins.rewards.discriminator_lines import Contrast, Lines, balanced, parts_of
 
 SEAM = 99
 
@@ -85,11 +86,9 @@ def test_ranks_with_unlike_numbers_of_lines_make_as_many_minibatches(monkeypatch
     """Two ranks, 9 and 4 pairs of lines, 2 per minibatch: both make 2."""
     made = []
     for mine, other in ((9, 4), (4, 9)):
-        monkeypatch.setattr(discriminator_lines, "world_size", lambda: 2)
-        monkeypatch.setattr(discriminator_lines, "rank", lambda: 0)
-        monkeypatch.setattr(
-            discriminator_lines, "sum_over_ranks", lambda counts, other=other: counts + torch.tensor([0, other])
-        )
+        monkeypatch.setattr(ranks, "world_size", lambda: 2)
+        monkeypatch.setattr(ranks, "rank", lambda: 0)
+        monkeypatch.setattr(ranks, "sum_over_ranks", lambda counts, other=other: counts + torch.tensor([0, other]))
         assert fewest_over_ranks(mine, torch.device("cpu")) == 4
         lessons = list(balanced(numbered(mine), numbered(mine), 2, 1))
         made.append(len(lessons))
