@@ -17,14 +17,22 @@ from lrl_plugins.policies.model_parts import prepare
 from lrl_plugins.policies.older_weights import accept_older_weights
 from lrl_plugins.policies.reader import Reader, built
 from lrl_plugins.policies.trained import EVERYTHING, Trained
-from lrl_plugins.policies.transformers_state import CacheState
+from lrl_plugins.policies.trials import (
+    allow_backspace,
+    compile_steps,
+    try_branches,
+    try_packing,
+    try_padding,
+    try_steps,
+)
 from lrl_plugins.policies.values import ValueHead, make_values, spoken
 
 
 class CausalLM(Policy):
     """A decoder-only language model: GPT-2, Llama, Qwen and their kin.
 
-    Prompt and episode are one line of tokens, so both are read by the same weights.
+    Prompt and episode are one line of tokens, so both are read by the same weights. Lines that branch are read in one
+    pass, and a tokenizer's backspace takes the last word back, unless the model counts distance in columns.
 
     Args:
         path: Folder or hub name of a pretrained model; None draws fresh weights as `config` says.
@@ -69,12 +77,13 @@ class CausalLM(Policy):
         model = built(model, len(tokenizer), "CausalLM")
         example = {"input_ids": tiny_input(tokenizer)}
         self.reader = Reader(model, model.get_decoder(), example, len(tokenizer), self.padding_side, "CausalLM")
-        self.reader.try_padding(example["input_ids"])
-        self.reader.try_packing(example["input_ids"])
-        self.reader.try_steps(example["input_ids"])
+        for trial in (try_padding, try_packing, try_branches, try_steps):
+            trial(self.reader, example["input_ids"])
+        self.branches = self.reader.bars is None
         prepare(self, self.reader, self.trained, self.gradient_checkpointing)
+        allow_backspace(self.reader, tokenizer, example["input_ids"])
         if self.steps == "compiled":
-            self.reader.compile_steps(example["input_ids"])
+            compile_steps(self.reader, example["input_ids"])
         self.values = make_values(self.value_head, self.reader.width, "CausalLM")
         accept_older_weights(self)
         self.train(self.training)
@@ -82,7 +91,8 @@ class CausalLM(Policy):
     def forward(self, rollout: Rollout) -> PolicyOutput:
         if self.reader.packs:
             distinct, asked = rollout.prompts.distinct()
-            hidden = self.reader.read_packed(self._prefix(distinct), asked, rollout.tokens, rollout.lengths)
+            follows = self.reader.follows(rollout)
+            hidden = self.reader.read_packed(self._prefix(distinct), asked, rollout.tokens, rollout.lengths, follows)
         else:
             hidden = self.reader.read(self._prefix(rollout.prompts), rollout)
         return spoken(rollout, hidden, self.reader.head, self.eos, self.values)
@@ -91,7 +101,6 @@ class CausalLM(Policy):
         return self.reader.begin(self._prefix(prompts))
 
     def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B V"], State]:
-        assert isinstance(state, CacheState)
         return self.reader.step(tokens, state)
 
     def adapter_off(self) -> AbstractContextManager[None] | None:

@@ -28,7 +28,8 @@ from lrl_plugins.policies.pictures import Feature, load_encoder, see
 from lrl_plugins.policies.reader import Reader, built
 from lrl_plugins.policies.recompute import recompute_blocks
 from lrl_plugins.policies.trained import EVERYTHING, Trained
-from lrl_plugins.policies.transformers_state import CacheState, Context
+from lrl_plugins.policies.transformers_state import Context
+from lrl_plugins.policies.trials import allow_backspace, try_branches, try_padding
 from lrl_plugins.policies.values import ValueHead, make_values, spoken
 
 
@@ -86,9 +87,13 @@ class ImageCaptioner(Policy):
             )
         example = {"input_ids": tiny_input(tokenizer), "encoder_hidden_states": torch.ones(1, 1, width)}
         self.reader = Reader(model, part, example, len(tokenizer), self.padding_side, "ImageCaptioner")
-        self.reader.try_padding(example["input_ids"], Context(torch.ones(2, 1, width), None))
+        context = Context(torch.ones(2, 1, width), None)
+        try_padding(self.reader, example["input_ids"], context)
+        try_branches(self.reader, example["input_ids"], context)
+        self.branches = self.reader.bars is None
         self._make_encoder(facts.example, width)
         prepare(self, self.reader, self.trained, self.gradient_checkpointing)
+        allow_backspace(self.reader, tokenizer, example["input_ids"], context)
         if self.gradient_checkpointing and self.encoder is not None:
             recompute_blocks(self.encoder)  # a convolutional one has none
         self.values = make_values(self.value_head, self.reader.width, "ImageCaptioner")
@@ -103,7 +108,6 @@ class ImageCaptioner(Policy):
         return self.reader.begin(self._prefix(prompts), self._encode(prompts))
 
     def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B V"], State]:
-        assert isinstance(state, CacheState)
         return self.reader.step(tokens, state)
 
     def adapter_off(self) -> AbstractContextManager[None] | None:

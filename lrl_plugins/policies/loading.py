@@ -83,5 +83,5 @@ def begin_token(tokenizer: Tokenizer, who: str) -> int:
 
 def tiny_input(tokenizer: Tokenizer) -> Int[Tensor, "1 3"]:
     """Three ordinary ids, to try a model on."""
-    ordinary = [i for i in range(min(len(tokenizer), 16)) if i != tokenizer.pad]
+    ordinary = [i for i in range(min(len(tokenizer), 16)) if i not in (tokenizer.pad, tokenizer.backspace)]
     return torch.tensor([(ordinary * 3)[-3:]])

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lrl_core.masks import length_mask
+from lrl_plugins.policies.branches import tree_of
 from lrl_plugins.policies.layout import Prefix
 
 PACKED = "lrl_packed"
@@ -59,6 +60,8 @@ class Packing:
     """Of what is read of each episode: all tokens but the last."""
     asked: Int[Tensor, " B"]
     """Which prompt each episode belongs to."""
+    ancestors: Bool[Tensor, "B W W"] | None = None
+    """True where an episode's token may look at another one of it; None: at itself and at those before it."""
 
     def attend(
         self, query: Float[Tensor, "1 H N D"], key: Tensor, value: Tensor, scale: float | None, dropout: float
@@ -83,6 +86,9 @@ class Packing:
         """True where an episode's token may look: at its whole prompt, and at what it has said so far."""
         width, device = self.episodes.width, self.asked.device
         own = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+        if self.ancestors is not None:
+            before = self.prompts.mask.index_select(0, self.asked)[:, None].expand(-1, width, -1)
+            return torch.cat([before, self.ancestors], 2)[:, None]
         if self.prompts.full:
             return torch.cat([own.new_ones(width, self.prompts.width), own], 1)
         before = self.prompts.mask.index_select(0, self.asked)[:, None, None]
@@ -102,20 +108,26 @@ class PackedLine:
     """Place of each token in prompt and episode together."""
     packing: Packing
     """Where each begins."""
+    follows: Int[Tensor, "B T"] | None = None
+    """Which token of its episode each token follows, -1 for the prompt; None: the one before it."""
 
     def align(self, hidden: Float[Tensor, "1 N D"], steps: int) -> Float[Tensor, "B T D"]:
         """The state before each of `steps` episode tokens; what stands behind an episode's end is of no use."""
         prompts, episodes, asked = self.packing.prompts, self.packing.episodes, self.packing.asked
         last = (prompts.starts + prompts.lengths - 1)[asked]
         begin = len(prompts.places) + episodes.starts
-        columns = torch.arange(steps, device=asked.device)
-        places = torch.where(columns == 0, last[:, None], begin[:, None] + columns - 1)
+        before = torch.arange(-1, steps - 1, device=asked.device) if self.follows is None else self.follows
+        places = torch.where(before < 0, last[:, None], begin[:, None] + before)
         places = places.clamp(max=hidden.shape[1] - 1)
         return hidden[0].index_select(0, places.flatten()).view(*places.shape, -1)
 
 
 def pack(
-    prefix: Prefix, asked: Int[Tensor, " B"], episodes: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]
+    prefix: Prefix,
+    asked: Int[Tensor, " B"],
+    episodes: Int[Tensor, "B T"],
+    lengths: Int[Tensor, " B"],
+    follows: Int[Tensor, "B T"] | None = None,
 ) -> PackedLine:
     """Put distinct prompts and episodes in one line.
 
@@ -124,14 +136,18 @@ def pack(
         asked: Which of them each episode belongs to.
         episodes: Episode tokens, padded on the right.
         lengths: How many of them are real.
+        follows: Which token of the episode each one follows, -1 for the prompt; None: the one before it.
     """
     before, after = Lengths(prefix.lengths), Lengths((lengths - 1).clamp(min=0))
     parts = [prefix.tokens[:, : before.width][before.mask], episodes[:, : after.width][after.mask]]
-    positions = prefix.lengths[asked].repeat_interleave(after.lengths) + after.columns()
+    tree = None if follows is None else tree_of(follows[:, : after.width])
+    depths = after.columns() if tree is None else tree.depths[after.mask]
+    positions = prefix.lengths[asked].repeat_interleave(after.lengths) + depths
     return PackedLine(
         torch.cat(parts)[None],
         torch.cat([before.columns(), positions])[None],
-        Packing(before, after, asked),
+        Packing(before, after, asked, None if tree is None else tree.ancestors),
+        follows,
     )
 
 

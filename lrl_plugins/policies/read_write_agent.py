@@ -14,6 +14,7 @@ from lrl_core.vocab import Head, score_vocabulary
 from lrl_plugins.policies.cells import differentiable
 from lrl_plugins.policies.loading import end_token
 from lrl_plugins.policies.seq2seq_lm import Seq2SeqLM
+from lrl_plugins.policies.stack_state import refuse_backspace
 
 ROWS = 512
 """States whose most probable word is looked for at a time."""
@@ -83,6 +84,7 @@ class ReadWriteAgent(Policy):
         self.initial_read, self.train_translator = initial_read, train_translator
 
     def bind(self, facts: TaskFacts) -> None:
+        refuse_backspace(facts.tokenizer, "ReadWriteAgent", "its memory of a word cannot be undone")
         if len(self.translator.reads) != 1:
             raise ValueError(
                 "ReadWriteAgent: this task has no token that shows one more piece of the prompt; expected one. Use a "

@@ -1,6 +1,8 @@
 """A transformers language model read in one pass or step by step: the engine under three policies."""
 
 import inspect
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,14 +10,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel
 
+from lrl_core.backspace import follows_of
+from lrl_core.interfaces import State
 from lrl_core.masks import length_mask
 from lrl_core.types import Rollout
 from lrl_core.vocab import Head
-from lrl_plugins.policies.compiled import Compiled, as_it_is
+from lrl_plugins.policies.branches import checked, lay_branches, placed
+from lrl_plugins.policies.compiled import Compiled
 from lrl_plugins.policies.heads import fit_vocabulary, hidden_scale, output_head
 from lrl_plugins.policies.layout import Line, Prefix, Side, lay_out
-from lrl_plugins.policies.packing import PACKED, pack
+from lrl_plugins.policies.packing import pack
 from lrl_plugins.policies.row_cache import RowCache
+from lrl_plugins.policies.stack_state import StackState
 from lrl_plugins.policies.steps import Step, steps_of
 from lrl_plugins.policies.transformers_state import CacheState, Context
 
@@ -51,6 +57,9 @@ class Reader(nn.Module):
         self.by_column = any(cache.is_sliding) or any(cache.is_linear)
         self.uneven, self.packs, self.steps = True, False, False
         self.compiled: Compiled | None = None
+        self.bars: str | None = "nobody has tried"  # what stands in the way of branches; None: nothing does
+        self.moves = False  # whether it can be told where a token stands though it takes no positions
+        self.backspace: int | None = None
         self._check_side()
 
     @property
@@ -68,99 +77,34 @@ class Reader(nn.Module):
         """Width of the hidden states."""
         return self.head.weight.shape[1]
 
-    @torch.no_grad()
-    def try_padding(self, example: Int[Tensor, "1 3"], context: Context | None = None) -> None:
-        """Find out with two tiny prefixes whether this model can read unequal ones; call in eval mode.
-
-        Models that number tokens by their column and take no positions cannot.
-
-        Args:
-            example: Three ordinary ids.
-            context: Two rows for cross-attention; None without an encoder.
-        """
-        tokens = example.expand(2, -1)
-        together = self._after_one(Prefix(tokens, torch.tensor([2, 3])), context)
-        short = context.select(torch.tensor([0])) if context else None
-        alone = self._after_one(Prefix(tokens[:1, :2], torch.tensor([2])), short)
-        self.uneven = _near(together[0], alone[0], 1e-4)
-
-    @torch.no_grad()
-    def try_packing(self, example: Int[Tensor, "1 3"]) -> None:
-        """Find out with two tiny prompts whether this model can read one packed line; call in eval mode.
-
-        Args:
-            example: Three ordinary ids.
-        """
-        part = self.part
-        if not self.places or self.by_column or part.config._attn_implementation != "sdpa":
-            return
-        part.set_attn_implementation(PACKED)
-        prompts, asked = Prefix(example.expand(2, -1), torch.tensor([2, 3])), torch.tensor([0, 0, 1])
-        episodes, lengths = example.expand(3, -1), torch.tensor([3, 2, 3])
-        line = lay_out(Prefix(prompts.tokens[asked], prompts.lengths[asked]), episodes[:, :-1], lengths, self.side)
-        apart = line.align(self._hidden(line.tokens, line.mask, line.positions, None, None, 0), 3)
-        try:
-            together = self.read_packed(prompts, asked, episodes, lengths)
-        except Exception:  # whatever a model does with a line it was not written for, it is then read padded
-            self.packs = False
-        else:
-            apart[1, 2] = together[1, 2]  # behind the end of its episode
-            self.packs = _near(together, apart, 1e-4)
-        if not self.packs:
-            part.set_attn_implementation("sdpa")
-
-    @torch.no_grad()
-    def try_steps(self, example: Int[Tensor, "1 3"], context: Context | None = None) -> None:
-        """Find out with two tiny prefixes whether a way around the modules gives their numbers; call in eval mode.
-
-        Args:
-            example: Three ordinary ids.
-            context: Two rows for cross-attention; None without an encoder.
-        """
-        prefix = self._two(example)
-        through = self._after_one(prefix, context)
-        self.steps = True
-        around = self._after_one(prefix, context)
-        self.steps = _near(around, through, 1e-5)
-
-    @torch.no_grad()
-    def compile_steps(self, example: Int[Tensor, "1 3"], context: Context | None = None) -> None:
-        """Take steps through compiled kernels from now on, if memory of fixed size gives the numbers of the modules.
-
-        What this costs is one uncompiled step; kernels are made when episodes are played. Leaves eval mode on.
-
-        Args:
-            example: Three ordinary ids.
-            context: Two rows for cross-attention; None without an encoder.
-        """
-        prefix = self.eval()._two(example)
-        through = self._after_one(prefix, context)
-        trial = self.compiled = Compiled(self.who, as_it_is)
-        try:
-            around = self._after_one(prefix, context)
-        except TypeError as error:
-            trial.give_up(str(error))
-        else:
-            if not (trial.failed or _near(around, through, 1e-5)):
-                trial.give_up(f"{type(self.part).__name__} then gives other numbers")
-        self.compiled = None if trial.failed else Compiled(self.who)
-
-    def _two(self, example: Int[Tensor, "1 3"]) -> Prefix:
-        """Two tiny prefixes, of different lengths where the model can read such."""
-        return Prefix(example.expand(2, -1), torch.tensor([3, 2 if self.uneven and self.places else 3]))
-
-    def _after_one(self, prefix: Prefix, context: Context | None) -> Float[Tensor, "B V"]:
-        _, state = self.begin(prefix, context)
-        return self.step(prefix.tokens[:, 0], state)[0]
-
     def read(self, prefix: Prefix, rollout: Rollout, context: Context | None = None) -> Float[Tensor, "B T D"]:
         """The state before each episode token, in one pass."""
+        follows = self.follows(rollout)
+        if follows is not None:
+            tree = lay_branches(prefix, rollout.tokens, rollout.lengths, follows)
+            return tree.align(self.hidden(tree.tokens, tree.mask, tree.positions, context))
         line = self._lay_out(prefix, rollout.tokens[:, :-1], rollout.lengths)
-        hidden = self._hidden(line.tokens, line.mask, line.positions, context, None, 0)
-        return line.align(hidden, rollout.tokens.shape[1])
+        return line.align(self.hidden(line.tokens, line.mask, line.positions, context), rollout.tokens.shape[1])
+
+    def follows(self, rollout: Rollout) -> Int[Tensor, "B T"] | None:
+        """Which token each token follows, -1 for the prompt; None where that is the one before it."""
+        follows = rollout.follows
+        if follows is None and self.backspace is not None and bool((rollout.tokens == self.backspace).any()):
+            follows = follows_of(rollout.tokens, rollout.lengths, self.backspace)
+        if follows is not None and self.bars is not None:
+            raise ValueError(
+                f"{self.who}: got episodes whose tokens follow other tokens than the one before, but {self.bars}; "
+                "expected plain lines. Use a model such as gpt2, llama, marian or bart."
+            )
+        return None if follows is None else checked(follows, rollout.lengths, self.who)
 
     def read_packed(
-        self, prompts: Prefix, asked: Int[Tensor, " B"], episodes: Int[Tensor, "B T"], lengths: Int[Tensor, " B"]
+        self,
+        prompts: Prefix,
+        asked: Int[Tensor, " B"],
+        episodes: Int[Tensor, "B T"],
+        lengths: Int[Tensor, " B"],
+        follows: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The state before each episode token, where no padding is read and each distinct prompt once.
 
@@ -169,9 +113,10 @@ class Reader(nn.Module):
             asked: Which of them each episode belongs to.
             episodes: Episode tokens, padded on the right.
             lengths: How many of them are real.
+            follows: What `follows` says of them.
         """
-        self._check_room(int(prompts.lengths.max()) + episodes.shape[1] - 1)
-        line = pack(prompts, asked, episodes, lengths)
+        line = pack(prompts, asked, episodes, lengths, follows)
+        self._check_room(int(prompts.lengths.max()) + episodes.shape[1] - 1, line.positions)
         # A mask of four axes is taken as it is: nothing is made of it for every pair of tokens.
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=line.tokens.device)
         hidden = self.part(
@@ -183,52 +128,73 @@ class Reader(nn.Module):
         ).last_hidden_state
         return line.align(self._scaled(hidden), episodes.shape[1])
 
-    def begin(self, prefix: Prefix, context: Context | None = None) -> tuple[Float[Tensor, "B V"], CacheState]:
+    def begin(self, prefix: Prefix, context: Context | None = None) -> tuple[Float[Tensor, "B V"], State]:
         """Read the prefixes; logits of the first episode token."""
         hidden, state = self.first(prefix, context)
         return self.head.logits(hidden), state
 
-    def step(self, tokens: Int[Tensor, " B"], state: CacheState) -> tuple[Float[Tensor, "B V"], CacheState]:
+    def step(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B V"], State]:
         """Read one more token of each row; logits of the next one."""
         hidden, after = self.next(tokens, state)
         return self.head.logits(hidden), after
 
-    def first(self, prefix: Prefix, context: Context | None = None) -> tuple[Float[Tensor, "B D"], CacheState]:
+    def first(self, prefix: Prefix, context: Context | None = None) -> tuple[Float[Tensor, "B D"], State]:
         """Read the prefixes; the state before the first episode token."""
         line = self._lay_out(prefix, prefix.tokens[:, :0], prefix.lengths)
         cache = self._new_cache(context is not None)
-        hidden = self._hidden(line.tokens, line.mask, line.positions, context, cache, 0)
+        hidden = self.hidden(line.tokens, line.mask, line.positions, context, cache)
         columns = line.tokens.shape[1]
         # Right padding needs no mask to read the prefixes, but the next token must not look at the fill before it.
         mask = line.mask if line.mask is not None else length_mask(prefix.lengths, columns) if line.uneven else None
         position = prefix.lengths if line.uneven else None
         rest = context.remembered() if context else None
-        state = CacheState(cache, columns, mask, position, rest, self._steps(prefix.tokens.device.type))
+        state: State = CacheState(cache, columns, mask, position, rest, self._steps(prefix.tokens.device.type))
+        if self.backspace is not None:
+            place = prefix.lengths - 1
+            assert isinstance(state, CacheState)
+            state = StackState.of(state, line.before, prefix.tokens.gather(1, place[:, None])[:, 0], place)
         return line.align(hidden, 1)[:, 0], state
 
-    def next(self, tokens: Int[Tensor, " B"], state: CacheState) -> tuple[Float[Tensor, "B D"], CacheState]:
+    def next(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B D"], State]:
         """Read one more token of each row; the state before the next one."""
+        if isinstance(state, StackState):
+            assert self.backspace is not None
+            tokens, stack = state.after(tokens, self.backspace)
+            hidden, inner = self.next(tokens, stack.inner)
+            assert isinstance(inner, CacheState)
+            return hidden, replace(stack, inner=inner)
+        assert isinstance(state, CacheState)
         after = state.grown()
         if state.steps is not None:
-            self._check_room(after.columns)
+            self._check_room(after.columns, state.position)
             masks = [None if mask is None else mask[:, None, None] for mask in (after.mask, _mask_of(state.context))]
             places = state.columns if state.position is None else state.position
             hidden = state.steps(tokens, places, masks[0], state.cache, masks[1])
             return self._scaled(hidden), after
         positions = None if state.position is None else state.position[:, None]
-        hidden = self._hidden(tokens[:, None], after.mask, positions, state.context, state.cache, state.columns)
+        hidden = self.hidden(tokens[:, None], after.mask, positions, state.context, state.cache, state.columns)
         return hidden[:, 0], after
 
-    def _hidden(
+    def hidden(
         self,
         tokens: Int[Tensor, "B L"],
-        mask: Bool[Tensor, "B K"] | None,
+        mask: Bool[Tensor, "B K"] | Bool[Tensor, "B 1 L K"] | None,
         positions: Int[Tensor, "B L"] | None,
-        context: Context | None,
-        cache: Cache | None,
-        past: int,
+        context: Context | None = None,
+        cache: Cache | None = None,
+        past: int = 0,
     ) -> Float[Tensor, "B L D"]:
-        self._check_room(past + tokens.shape[1])
+        """The state on each token.
+
+        Args:
+            tokens: What is read.
+            mask: Which tokens, past ones included, can be looked at, by all or by each; None: all that came before.
+            positions: Place of each token; None where that is the column.
+            context: What cross-attention looks at.
+            cache: Past tokens; grows by those that are read.
+            past: How many of them there are.
+        """
+        self._check_room(past + tokens.shape[1], positions)
         arguments: dict[str, Any] = {"input_ids": tokens, "attention_mask": mask, "use_cache": cache is not None}
         if cache is not None:
             arguments["past_key_values"] = cache
@@ -236,7 +202,13 @@ class Reader(nn.Module):
             arguments["position_ids"] = positions
         if context is not None:
             arguments |= {"encoder_hidden_states": context.states, "encoder_attention_mask": context.attended()}
-        return self._scaled(self.part(**arguments).last_hidden_state)
+        with self._told(positions):
+            return self._scaled(self.part(**arguments).last_hidden_state)
+
+    def _told(self, positions: Int[Tensor, "B L"] | None) -> AbstractContextManager[None]:
+        if positions is None or not self.moves:
+            return nullcontext()
+        return placed(self.part.get_submodule("embed_positions"), positions)
 
     def _scaled(self, hidden: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
         """What the output matrix is applied to."""
@@ -276,17 +248,15 @@ class Reader(nn.Module):
                 "padding between prompt and episode would change its numbers. Set padding_side: left."
             )
 
-    def _check_room(self, columns: int) -> None:
-        if self.limit is not None and columns > self.limit:
+    def _check_room(self, columns: int, positions: Tensor | None = None) -> None:
+        if self.limit is None or columns <= self.limit:
+            return
+        # A long line may be a tree of short branches.
+        if positions is None or not (self.places or self.moves) or int(positions.max()) >= self.limit:
             raise ValueError(
                 f"{self.who}: got a line of {columns} tokens (prompt and episode); {type(self.model).__name__} has "
                 f"room for {self.limit}. Shorten prompts or the decoder's max_length, or choose a longer model."
             )
-
-
-def _near(mine: Tensor, other: Tensor, tolerance: float) -> bool:
-    """Whether two ways of reading give the same numbers, up to a share of the largest."""
-    return bool((mine - other).abs().max() <= tolerance * other.abs().max())
 
 
 def _mask_of(context: Context | None) -> Bool[Tensor, "B N"] | None:

@@ -15,6 +15,7 @@ from lrl_plugins.policies.cells import differentiable
 from lrl_plugins.policies.layout import spread
 from lrl_plugins.policies.loading import begin_token, end_token
 from lrl_plugins.policies.older_weights import accept_older_weights
+from lrl_plugins.policies.stack_state import refuse_backspace
 from lrl_plugins.policies.trained import EVERYTHING, Trained, freeze_the_rest, refuse_lora
 from lrl_plugins.policies.values import ValueHead, make_values, spoken
 
@@ -85,6 +86,7 @@ class Recurrent(Policy):
         self.trained, self.value_head = train, value_head
 
     def bind(self, facts: TaskFacts) -> None:
+        refuse_backspace(facts.tokenizer, "Recurrent", "its memory of a word cannot be undone")
         vocabulary = len(facts.tokenizer)
         self.bos, self.eos = begin_token(facts.tokenizer, "Recurrent"), end_token(facts.tokenizer)
         self.words = nn.Embedding(vocabulary, self.embedding)

@@ -32,6 +32,7 @@ from lrl_plugins.policies.revealed import (
 )
 from lrl_plugins.policies.trained import EVERYTHING, Trained
 from lrl_plugins.policies.transformers_state import CacheState, Context
+from lrl_plugins.policies.trials import allow_backspace, compile_steps, try_branches, try_steps
 from lrl_plugins.policies.values import ValueHead, make_values, spoken
 
 
@@ -42,6 +43,9 @@ class Seq2SeqLM(Policy):
 
     Where the task shows the prompt piece by piece (simultaneous translation), cross-attention sees what the episode has
     read so far; an episode is still read in one pass, and a later piece changes nothing that was said before it.
+
+    Lines that branch are read in one pass, and a tokenizer's backspace takes the last word back: not by T5, which
+    counts distance in columns, and not where the prompt is shown piece by piece.
 
     Args:
         path: Folder or hub name of a pretrained model; None draws fresh weights as `config` says.
@@ -98,11 +102,16 @@ class Seq2SeqLM(Policy):
         example = {"input_ids": tokens, "decoder_input_ids": tokens}
         self.reader = Reader(model, model.get_decoder(), example, len(tokenizer), "left", "Seq2SeqLM")
         context = Context(torch.randn(2, 3, self.reader.width), None)
-        self.reader.try_steps(tokens, context)
+        try_branches(self.reader, tokens, context)
+        try_steps(self.reader, tokens, context)
+        if self.reads:
+            self.reader.bars = "its prompt is shown piece by piece"
+        self.branches = self.reader.bars is None
         self._encoder = (model.get_encoder(),)  # in a tuple: it is registered already, inside the reader
         prepare(self, self.reader, self.trained, self.gradient_checkpointing)
+        allow_backspace(self.reader, tokenizer, tokens, context)
         if self.steps == "compiled":
-            self.reader.compile_steps(tokens, context)
+            compile_steps(self.reader, tokens, context)
         self.values = make_values(self.value_head, self.reader.width, "Seq2SeqLM")
         accept_older_weights(self)
         self.train(self.training)
@@ -131,9 +140,9 @@ class Seq2SeqLM(Policy):
         if revealed is None:
             return self.reader.first(self._prefix(prompts), context)
         reads = torch.zeros_like(prompts.lengths)
-        hidden, state = self.reader.first(
-            self._prefix(prompts), replace(context, mask=revealed.mask(reads[:, None])[:, 0])
-        )
+        context = replace(context, mask=revealed.mask(reads[:, None])[:, 0])
+        hidden, state = self.reader.first(self._prefix(prompts), context)
+        assert isinstance(state, CacheState)
         return hidden, RevealedState(state, revealed, reads)
 
     def next(self, tokens: Int[Tensor, " B"], state: State) -> tuple[Float[Tensor, "B D"], State]:
@@ -141,8 +150,8 @@ class Seq2SeqLM(Policy):
         if isinstance(state, RevealedState):
             state = state.after(is_read(tokens, self.reads))
             hidden, inner = self.reader.next(tokens, state.inner)
+            assert isinstance(inner, CacheState)
             return hidden, replace(state, inner=inner)
-        assert isinstance(state, CacheState)
         return self.reader.next(tokens, state)
 
     def adapter_off(self) -> AbstractContextManager[None] | None:

@@ -13,6 +13,7 @@ from lrl_plugins.policies.layout import Line, Prefix, begin_with, lay_out, sprea
 from lrl_plugins.policies.loading import begin_token, check_source, end_token, source_of
 from lrl_plugins.policies.older_weights import accept_older_weights
 from lrl_plugins.policies.pictures import load_encoder, see
+from lrl_plugins.policies.stack_state import refuse_backspace
 from lrl_plugins.policies.trained import EVERYTHING, Trained, freeze_the_rest, refuse_lora
 from lrl_plugins.policies.values import ValueHead, make_values, spoken
 from lrl_plugins.policies.x_linear_blocks import ALPHA, Sight, XLinearBlock, XLinearEncoder
@@ -128,6 +129,7 @@ class XLinearCaptioner(Policy):
         self.trained, self.value_head = train, value_head
 
     def bind(self, facts: TaskFacts) -> None:
+        refuse_backspace(facts.tokenizer, "XLinearCaptioner", "its memory of a word cannot be undone")
         vocabulary, width, share = len(facts.tokenizer), self.hidden, self.share
         self.bos, self.eos = begin_token(facts.tokenizer, "XLinearCaptioner"), end_token(facts.tokenizer)
         self.vision = load_encoder(self.source, self.freeze_encoder) if self.pixels else None

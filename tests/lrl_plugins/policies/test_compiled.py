@@ -14,7 +14,7 @@ import torch
 from lrl_core.testing.policies import bound, check_policy, example_facts, example_prompts, example_tokenizer
 from lrl_plugins.decoders.beam_search import BeamSearch
 from lrl_plugins.decoders.sample import Greedy, Sample
-from lrl_plugins.policies import compiled, reader, static_cache
+from lrl_plugins.policies import compiled, static_cache, trials
 from lrl_plugins.policies.causal_lm import CausalLM
 from lrl_plugins.policies.compiled import Compiled, CompiledStep, as_it_is, compiled_for
 from lrl_plugins.policies.seq2seq_lm import Seq2SeqLM
@@ -138,7 +138,7 @@ def test_kernels_give_the_logits_of_eager_steps(make):
 @pytest.mark.parametrize("kind", [CausalLM, Seq2SeqLM])
 def test_conforms(kind, monkeypatch):
     made = []
-    monkeypatch.setattr(reader, "Compiled", lambda who, compiler=None: made.append(Compiled(who, as_it_is)) or made[-1])
+    monkeypatch.setattr(trials, "Compiled", lambda who, compiler=None: made.append(Compiled(who, as_it_is)) or made[-1])
     config = GPT2 if kind is CausalLM else MARIAN
     check_policy(lambda: kind(config=config, steps="compiled"), FACTS, PROMPTS)
     assert any(engine.functions for engine in made)
