@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from lrl_core.sampling import Sampling
 from lrl_core.tokenizer import Tokenizer
 from lrl_core.types import Advantage, Experience, Loss, PolicyOutput, Prompts, Reply, RewardSignal, Rollout
 
@@ -151,6 +152,8 @@ class Decoder(Component):
     """Whether episodes are independent draws whose log-probabilities are those drawn from, as policy gradients need."""
     samples: int = 1
     """Episodes per prompt."""
+    sampling: Sampling | None = None
+    """How it makes its distribution, known after `bind`; None: only its rollouts say."""
 
     @abstractmethod
     def decode(self, policy: Policy, prompts: Prompts, environment: Environment | None = None) -> Rollout:

@@ -277,7 +277,10 @@ def toy_episodes() -> tuple[Rollout, RewardSignal]:
         texts=("abc", "b", "ca", "aabc"),
     )
     rollout = replace(rollout, logprobs=policy(rollout).logprobs.detach())
-    return rollout, RewardSignal(torch.tensor([1.0, torch.nan, 0.25, 2.0], dtype=torch.float64))
+    total = torch.tensor([1.0, torch.nan, 0.25, 2.0], dtype=torch.float64)
+    stopped = torch.linspace(-1, 1, 20, dtype=torch.float64).view(4, 5).sin()
+    by_prefix = torch.where(length_mask(lengths, 5), stopped, total[:, None])
+    return rollout, RewardSignal(total, by_prefix=by_prefix)
 
 
 def _gradient(policy: TablePolicy, objective: Objective, experience: Experience) -> Tensor:
@@ -297,14 +300,17 @@ def _padded(experience: Experience) -> Experience:
         return replace(lines, **wide)
 
     rollout, advantage, expert = experience.rollout, experience.advantage, experience.expert
+    reward = experience.reward
     assert rollout is not None
+    assert reward is not None
     assert advantage is not None
     assert expert is not None
     wide = padded(advantage)
     if advantage.actions is not None:
         hidden = torch.nn.functional.pad(advantage.actions.hidden, (0, 0, 0, 2))
         wide = replace(wide, actions=replace(advantage.actions, hidden=hidden))
-    return replace(experience, rollout=padded(rollout), advantage=wide, expert=padded(expert))
+    reward = replace(reward, by_prefix=longer(reward.by_prefix))
+    return replace(experience, rollout=padded(rollout), reward=reward, advantage=wide, expert=padded(expert))
 
 
 def _seeded(call: Callable[[], Result]) -> Result:

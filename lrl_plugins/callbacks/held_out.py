@@ -35,14 +35,15 @@ def is_reward(metric: str, names: set[str]) -> bool:
     """Whether a logged number is the training reward, or the same quantity on held-out prompts.
 
     It is where the name is that of the reward or of a part, but for case, punctuation, digits and one last letter:
-    `val/BLEU_4` is BLEU, `val/ROUGE_L` is ROUGE, `val/CIDEr` is CIDErD.
+    `val/BLEU_4` is BLEU, `val/ROUGE_L` is ROUGE, `val/CIDEr` is CIDErD. `val/reward/...` is what HeldOutReward logs.
 
     Args:
         metric: The number's name in the log.
         names: See `reward_names`.
     """
     held_out = metric.partition("/")[2] or metric
-    return metric.startswith("reward/") or any(_same_quantity(held_out, name) for name in names)
+    known = metric.startswith("reward/") or held_out.startswith("reward/")
+    return known or any(_same_quantity(held_out, name) for name in names)
 
 
 def _same_quantity(metric: str, reward: str) -> bool:

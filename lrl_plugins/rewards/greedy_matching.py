@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lrl_core.metrics.embeddings import greedy_match
 from lrl_plugins.rewards.pretrained import by_length
 
 
@@ -71,29 +72,6 @@ def compared(said: Sequence[Embedded], known: Sequence[Sequence[Embedded]], devi
     return scores.masked_fill(~real[..., :1], -math.inf)
 
 
-def greedy_match(
-    similarity: Tensor,
-    said_weights: Tensor,
-    known_weights: Tensor,
-    said_real: Tensor | None = None,
-    known_real: Tensor | None = None,
-) -> Tensor:
-    """Precision, recall and F1 [... 3]: weighted means of each token's similarity to the nearest of the other text.
-
-    Args:
-        similarity: [... H R] of candidate tokens and reference tokens.
-        said_weights: [... H] how much each candidate token counts.
-        known_weights: [... R] how much each reference token counts.
-        said_real: [... H] False on padding; None where there is none.
-        known_real: [... R] as well.
-    """
-    precision = _weighted(_nearest(similarity, known_real), said_weights)
-    recall = _weighted(_nearest(similarity.mT, said_real), known_weights)
-    both = precision + recall
-    f1 = torch.where(both == 0, 0, 2 * precision * recall / both)
-    return torch.stack([precision, recall, f1], dim=-1)
-
-
 class _Lines(NamedTuple):
     vectors: Tensor
     """[N L D] 0 where not real."""
@@ -124,14 +102,3 @@ def _places(rows: Sequence[Sequence[Embedded]], device: torch.device) -> tuple[T
     step = torch.arange(int(sizes.max()), device=device)
     real = step < sizes[..., None]
     return torch.where(real, (sizes.cumsum(1) - sizes)[..., None] + step, 0), real
-
-
-def _nearest(similarity: Tensor, real: Tensor | None) -> Tensor:
-    if real is not None:
-        similarity = similarity.masked_fill(~real[..., None, :], -math.inf)
-    return similarity.amax(-1)
-
-
-def _weighted(values: Tensor, weights: Tensor) -> Tensor:
-    summed = weights.sum(-1)
-    return torch.where(weights > 0, values * weights, 0).sum(-1) / torch.where(summed > 0, summed, 1)

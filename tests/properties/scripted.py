@@ -51,8 +51,10 @@ class LettersA(Reward):
     """How often a was said; prompts in which the first letter is b cannot be judged."""
 
     def score(self, rollout):
-        count = ((rollout.tokens == 0) & rollout.action_mask).sum(1).float()
-        return RewardSignal(torch.where(rollout.tokens[:, 0] == 1, torch.nan, count))
+        letters = ((rollout.tokens == 0) & rollout.action_mask).float()
+        by_prefix = torch.nn.functional.pad(letters.cumsum(1), (1, 0))
+        total = torch.where(rollout.tokens[:, 0] == 1, torch.nan, by_prefix[:, -1])
+        return RewardSignal(total, by_prefix=by_prefix)
 
 
 def critic():

@@ -78,6 +78,7 @@ def test_an_environments_words_are_not_trained_on(name, options):
         experience,
         rollout=replace(experience.rollout, action_mask=mask),
         advantage=replace(experience.advantage, value=value),
+        expert=replace(experience.expert, action_mask=experience.expert.action_mask & mask[[0, 2]]),
     )
     policy = ByPosition(4, 4)
     objective.loss(policy, experience).total.sum().backward()

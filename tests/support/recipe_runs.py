@@ -74,6 +74,7 @@ def data_options(recipe: Path, data: Path) -> list[str]:
     prefix = "--data.init_args.source.init_args"
     few = [f"{prefix}.train=8", f"{prefix}.val=2", f"{prefix}.test=2"]
     rare = ["--data.init_args.min_count=1"] if "min_count" in arguments else []
+    rare += ["--data.init_args.labelled=4"] if arguments.get("labelled") else []
     texts = [f"{prefix}.{split}={data / 'texts.jsonl'}" for split in ("train", "val", "test")]
     pictures = [f"{prefix}.path={data / 'captions.jsonl'}", f"{prefix}.images={data / 'images.npz'}"]
     return {
@@ -81,6 +82,8 @@ def data_options(recipe: Path, data: Path) -> list[str]:
         "MadeUpStories": few,
         "MadeUpPreferences": few,
         "Sums": few,
+        "WorkedSums": few,
+        "MadeUpOpinions": few,
         "KarpathySplit": [
             f"{prefix}.annotations={data / 'karpathy.json'}",
             f"--data.init_args.features.path={data / 'regions.npz'}",

@@ -23,7 +23,8 @@ from transformers import (
 from lrl_core.interfaces import Baseline, Decoder, Objective, Policy, Replay, Reward
 from lrl_core.registry import catalogue
 from lrl_core.testing.rewards import EXAMPLE_REFERENCES
-from lrl_core.testing.toy import TableReward
+from lrl_core.testing.toy import TablePolicy, TableReward
+from lrl_core.tokenizer import WordTokenizer
 from lrl_plugins.baselines.constant import Constant
 from lrl_plugins.decoders.sample import Sample
 from lrl_plugins.objectives.reinforce import Reinforce
@@ -58,6 +59,7 @@ SMALL = {
     "Recurrent": {"embedding": 8, "hidden": 16, "layers": 2, "dropout": 0.3},
     "XLinearCaptioner": {"hidden": 16, "heads": 2, "layers": 2},
     "Function": {"path": "registered:words_said"},
+    "LMPosterior": {"model": lambda: TablePolicy([[i % 5 for i in range(64)]], eos=WordTokenizer.eos)},
     "Remote": {"url": "http://127.0.0.1:9/"},  # nobody listens there: it cannot judge, and says so
     "TeacherForced": {"start": 1},
     "BERTScore": {"model": "a/path"},  # read at bind: the tests that score give a real one
@@ -69,6 +71,8 @@ SMALL = {
     "Critic": {"reads": "prompt", "embedding": 4, "hidden": 8},  # the toy prompts have no answers
     "Value": {"network": lambda: Recurrent(cell="gru", embedding=4, hidden=8)},
     "StopAfter": {"rollouts": 10},
+    "SubTB": {"forced_stop": "model"},  # decoders of the tests cut episodes
+    "Vote": {"labels": ["yes", "no"], "decoder": lambda: Sample(max_length=3), "samples": 2},
 }
 """Arguments of plugins that need some, or whose defaults are too large for a test; parts are made anew each time."""
 

@@ -2,6 +2,7 @@
 
 import random
 from abc import abstractmethod
+from types import MappingProxyType
 
 from lrl_plugins.tasks.text.sources import Example, TextSource
 
@@ -148,7 +149,7 @@ class MadeUpVenues(MadeUp):
 
 
 class MadeUpStories(MadeUp):
-    """Beginnings of tiny stories and how they go on.
+    """Beginnings of tiny stories and how they go on; the columns before and after hold what stands around that.
 
     Args:
         train: Training examples.
@@ -158,6 +159,16 @@ class MadeUpStories(MadeUp):
     """
 
     TIMES = ("morning", "evening", "winter night", "summer day", "sunday")
+    OUTCOMES = MappingProxyType(
+        {
+            "hid": "{one} looked for {thing} all year",
+            "sold": "{one} never got the money for {thing}",
+            "dropped": "{one} found only pieces of {thing}",
+            "lost": "the birds took {thing}",
+            "showed": "soon the whole town talked about {thing}",
+        }
+    )
+    """What happened to the thing, and what came of it."""
     ENDINGS = ("and nobody saw it again", "and everybody laughed", "and went home", "but it was too late", "and slept")
 
     def __init__(self, train: int = 2000, val: int = 200, test: int = 200, seed: int = 0) -> None:
@@ -167,5 +178,7 @@ class MadeUpStories(MadeUp):
         (one, other), thing = draw.sample(PEOPLE, 2), draw.choice(THINGS)
         here, there = draw.sample(PLACES, 2)
         beginning = f"one {draw.choice(self.TIMES)} {one} saw {thing} {here} and {other} came"
-        verb = draw.choice(("hid", "sold", "dropped", "lost", "showed"))
-        return Example(name, beginning, (f"then {other} {verb} {thing} {there} {draw.choice(self.ENDINGS)}",))
+        verb = draw.choice(tuple(self.OUTCOMES))
+        middle = f"then {other} {verb} {thing} {there} {draw.choice(self.ENDINGS)}"
+        columns = {"before": beginning, "after": self.OUTCOMES[verb].format(one=one, thing=thing)}
+        return Example(name, beginning, (middle,), columns)

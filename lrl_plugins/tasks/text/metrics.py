@@ -4,18 +4,26 @@ import random
 from collections import defaultdict
 from fractions import Fraction
 
+import torch
+
 from lrl_core.metrics.answers import answered_number
 from lrl_core.metrics.bleu import corpus_bleu
 from lrl_core.metrics.cider import cider_d
 from lrl_core.metrics.diversity import distinct_n, self_bleu
+from lrl_core.metrics.embeddings import embedding_diversity
+from lrl_core.metrics.mauve import mauve
 from lrl_core.metrics.ngrams import ngrams_of
 from lrl_core.metrics.rouge import rouge_l, rouge_l_overlap, rouge_n
 from lrl_core.tokenizer import words
-from lrl_plugins.tasks.corpus import Answers, Corpus, mean
+from lrl_plugins.sentence_encoder import SentenceEncoder
+from lrl_plugins.tasks.corpus import Answers, Corpus, SampledCorpus, mean
 from lrl_plugins.tasks.text.slots import slot_coverage
 from lrl_plugins.tasks.text.sources import Example
 
 Sentences = list[list[str]]
+
+MAUVE_SEEDS = 5
+"""Seeds of k-means that MAUVE is the mean over."""
 
 
 class SummaryMetrics(Corpus):
@@ -95,24 +103,28 @@ class DataToTextMetrics(Corpus):
         return scores | ({"slot_coverage": mean(known)} if known else {})
 
 
-class ContinuationMetrics(Corpus):
-    """How varied continuations are: distinct_1 to distinct_3, repetition_4 and self_BLEU_4; and BLEU_2.
+class ContinuationMetrics(SampledCorpus):
+    """How varied continuations are: distinct_1 to distinct_3, repetition_4 and self_BLEU_4; BLEU_2, diversity, MAUVE.
 
     distinct_n is the share of distinct n-grams in the whole corpus (Li et al. 2016); it falls with the size of the
     corpus, so only corpora of one size compare. repetition_4 is the share of a continuation's 4-grams that repeat an
     earlier one of its own (Welleck et al. 2020). self_BLEU_4 is the mean BLEU-4 of continuations against each other
-    (Zhu et al. 2018). BLEU_2 is that of the corpus with the human continuations, where there are any.
+    (Zhu et al. 2018). BLEU_2 is that of the corpus with the human continuations, where there are any. Of several
+    continuations of one prompt these take the first; diversity is 1 - the mean cosine of two of them, over prompts
+    (Hu et al. 2024, arXiv 2310.04363, section 4.1). MAUVE is that of first continuations and human ones.
 
     Args:
-        human: Whether the same numbers of the human continuations are given too, as human_distinct_1 and so on.
+        human: Whether the same numbers of the human continuations are given too, as human_distinct_1 and so on, and
+            MAUVE, which compares with them.
         sampled: How many continuations self_BLEU_4 compares, at most.
+        encoder: What diversity and MAUVE read texts with; None leaves them out.
     """
 
     needs_references = False
 
-    def __init__(self, human: bool = False, sampled: int = 200) -> None:
+    def __init__(self, human: bool = False, sampled: int = 200, encoder: SentenceEncoder | None = None) -> None:
         super().__init__()
-        self.human, self.sampled = human, sampled
+        self.human, self.sampled, self.encoder = human, sampled, encoder
 
     def _scores(self, rows: Answers) -> dict[str, float]:
         scores = self._variety([words(said) for said, _ in rows.values()])
@@ -122,7 +134,18 @@ class ContinuationMetrics(Corpus):
         if self.human and known:
             people = [words(own[0]) for _, own in known.values()]
             scores |= {f"human_{name}": score for name, score in self._variety(people).items()}
+        if self.human and self.encoder is not None and len(known) > 1:
+            scores["MAUVE"] = self._mauve(self.encoder, known)
         return scores
+
+    def _mauve(self, encoder: SentenceEncoder, rows: Answers) -> float:
+        """The mean over seeds of k-means, which alone decides the second digit."""
+        said = encoder.sentences([said for said, _ in rows.values()], self.device).numpy()
+        people = encoder.sentences([own[0] for _, own in rows.values()], self.device).numpy()
+        return mean([mauve(people, said, seed=25 + i) for i in range(MAUVE_SEEDS)])
+
+    def _sample_scores(self, samples: dict[str, list[str]]) -> dict[str, float]:
+        return sample_diversity(samples, self.encoder, self.device)
 
     def _variety(self, sentences: Sentences) -> dict[str, float]:
         scores = {f"distinct_{n}": distinct_n(sentences, n) for n in (1, 2, 3)}
@@ -134,6 +157,23 @@ class ContinuationMetrics(Corpus):
         if len(some) > 1:
             scores["self_BLEU_4"] = mean(self_bleu(some))
         return {**{name: score for name, score in scores.items() if score is not None}, "words": mean_length(sentences)}
+
+
+def sample_diversity(
+    samples: dict[str, list[str]], encoder: SentenceEncoder | None, device: torch.device
+) -> dict[str, float]:
+    """`diversity`: 1 - the mean cosine of two answers to one prompt, over prompts; nothing where there are no two.
+
+    Args:
+        samples: The answers to each prompt, as many to each.
+        encoder: What reads them; None = not measured.
+        device: Where it computes.
+    """
+    each = min(map(len, samples.values()))
+    if encoder is None or each < 2:
+        return {}
+    vectors = encoder.sentences([text for own in samples.values() for text in own], device)
+    return {"diversity": mean([embedding_diversity(own) for own in vectors.split(each)])}
 
 
 class ArithmeticMetrics(Corpus):

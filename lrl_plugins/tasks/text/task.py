@@ -1,14 +1,17 @@
 """What the text tasks have in common: a source, a tokenizer, a prompt layout, and batches of `Prompts`."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import get_args
+from typing import Any, get_args
 
+from torch.utils.data import Dataset
 from torchmetrics import Metric
 
 from lrl_core.interfaces import TaskFacts
 from lrl_core.tokenizer import Tokenizer
+from lrl_plugins.tasks.backspace import WithBackspace
 from lrl_plugins.tasks.splits import FILES, Serving, SplitTask
 from lrl_plugins.tasks.text.bpe import text_tokenizer
 from lrl_plugins.tasks.text.checked import checked_splits
@@ -31,6 +34,8 @@ class Settings:
     vocabulary: int | None
     min_count: int
     seed: int
+    backspace: bool = False
+    noise: float = 0.0
 
 
 class TextTask(SplitTask):
@@ -73,7 +78,7 @@ class TextTask(SplitTask):
         references = tuple(example.references for example in self.examples["train"])
         return TaskFacts(self.tokenizer, references if any(references) else (), collator(self.tokenizer.pad)(two))
 
-    def splits(self) -> dict[str, TextRows]:
+    def splits(self) -> Mapping[str, Dataset[Any]]:
         return self._rows
 
     @cached_property
@@ -93,15 +98,16 @@ class TextTask(SplitTask):
             for text in (self.layout.fill(example, example.prompt), *example.references)
         ]
         settings = self.settings
-        return text_tokenizer(settings.tokenizer, settings.vocabulary, texts, settings.min_count)
+        tokenizer = text_tokenizer(settings.tokenizer, settings.vocabulary, texts, settings.min_count)
+        return WithBackspace(tokenizer) if settings.backspace else tokenizer
 
     @cached_property
     def _rows(self) -> dict[str, TextRows]:
         rows, first = {}, 0
         for split, examples in self.examples.items():
-            count = self.settings.references_per_prompt if split == "train" else None
+            count, noise = (self.settings.references_per_prompt, self.settings.noise) if split == "train" else (None, 0)
             longest, seed = self.settings.max_length, self.settings.seed
-            rows[split] = TextRows(examples, first, self.tokenizer, self.layout, longest, count, seed)
+            rows[split] = TextRows(examples, first, self.tokenizer, self.layout, longest, count, seed, noise)
             first += len(examples)
         return rows
 
@@ -119,4 +125,13 @@ class TextTask(SplitTask):
         if self.settings.truncation not in get_args(Side):
             raise ValueError(
                 f"{who}: got truncation {self.settings.truncation!r}, expected left or right. Correct the recipe."
+            )
+        if not 0 <= self.settings.noise < 1:
+            raise ValueError(
+                f"{who}: got noise {self.settings.noise}, expected a chance in [0, 1). Correct the recipe."
+            )
+        if self.settings.noise > 0 and not self.settings.backspace:
+            raise ValueError(
+                f"{who}: got noise {self.settings.noise} without backspace, expected a token that takes the mistakes "
+                "back. Set backspace to true, or noise to 0."
             )

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from lrl_plugins.rewards.greedy_matching import Embedded, Match, best_matches, compared, greedy_match
+from lrl_core.metrics.embeddings import greedy_match
+from lrl_plugins.rewards.greedy_matching import Embedded, Match, best_matches, compared
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from lrl_plugins.tasks.text.paraphrase import Paraphrase
 from lrl_plugins.tasks.text.sources import Example, TextSource
 from lrl_plugins.tasks.text.summarisation import Summarisation
 
-TASKS = ["Arithmetic", "DataToText", "LanguageModelling", "Paraphrase", "Summarisation"]
+TASKS = ["Arithmetic", "DataToText", "Infilling", "LanguageModelling", "Paraphrase", "Summarisation"]
 
 
 class Listed(TextSource):
@@ -69,7 +69,7 @@ def test_human_answers_score_better_than_shuffled_ones(name, stage):
         random.Random(0).shuffle(said)
     best = {
         "Arithmetic": "accuracy", "DataToText": "slot_coverage", "LanguageModelling": "BLEU_2", "Paraphrase": "iBLEU",
-        "Summarisation": "ROUGE_2",
+        "Summarisation": "ROUGE_2", "Infilling": "GLEU_4",
     }[name]  # fmt: skip
     assert scores["human"][best] > scores["shuffled"][best] + 0.2
 
