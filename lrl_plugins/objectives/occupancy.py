@@ -87,13 +87,16 @@ def phi(reward: Float[Tensor, " *any"], divergence: Divergence, alpha: float = 0
         return reward
     if divergence == "chi2":
         return reward - reward.square() / (4 * alpha)
-    lowest = {
-        "kl": -math.log(STEEPEST),
-        "js": -math.log(2 * STEEPEST / (1 + STEEPEST)),
-        "hellinger": STEEPEST**-0.5 - 1,
-    }[divergence]
+    lowest = _steepest_at(divergence)
     inside = reward.clamp(min=lowest)
     below = STEEPEST * (reward - inside)
     if divergence == "kl":
         return -(-inside).exp() + below
     return below + ((2 - (-inside).exp()).log() if divergence == "js" else inside / (1 + inside))
+
+
+def _steepest_at(divergence: Divergence) -> float:
+    """Where the slope of `phi` is STEEPEST."""
+    if divergence == "kl":
+        return -math.log(STEEPEST)
+    return -math.log(2 * STEEPEST / (1 + STEEPEST)) if divergence == "js" else STEEPEST**-0.5 - 1

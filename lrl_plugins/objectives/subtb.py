@@ -58,8 +58,9 @@ class SubTB(Objective):
     LMPosterior, and no baseline.
 
     States are the places where the policy acts: what an environment said in between belongs to the state. The policy is
-    read under its own distribution: tokens that are never drawn stay banned; temperature, truncation and minimal length
-    of the decoder do not count. Of an episode that was cut only the states in which the policy acted count; `variance`
+    read under its own distribution: tokens that are never drawn stay banned; temperature and truncation of the decoder
+    do not count, its minimal length only with `variance`: elsewhere the reward of answers that are too short must be
+    small (the floor of LMPosterior), which is slow to learn. Of an episode that was cut only the states in which the policy acted count; `variance`
     leaves such an episode out.
 
     Args:
@@ -159,7 +160,9 @@ class SubTB(Objective):
         """The episodes under the policy's own distribution."""
         sampling = rollout.sampling or Sampling()
         limit = sampling.limit if self.forced_stop == "one" else None
-        own = replace(sampling, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, min_length=0, limit=limit)
+        # Pairs of prefixes need q(stop) everywhere; whole answers do not, and are those that can be drawn.
+        shortest = sampling.min_length if self.balance == "variance" else 0
+        own = replace(sampling, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, min_length=shortest, limit=limit)
         return replace(rollout, sampling=own)
 
     def _compared(self, experience: Experience) -> Bool[Tensor, " B"]:
