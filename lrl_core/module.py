@@ -107,6 +107,7 @@ class PolicyGradient(Seeded, Sampler):
         self.last_experience: Experience | None = None  # what the step drew; human answers where it drew nothing
         self.collected: list[Experience] = []  # what the current step has drawn so far
         self.examination: Examination | None = None
+        self.answered: Rollout | None = None  # what the policy said to the held-out prompts that came last
         self.clock, self.step_log = Clock(), StepLog()
         self.played: list[Tensor] = []  # tokens chosen in each batch of episodes of the current step, rivals included
         self.scheduled = -1  # the epoch that every part has been told of
@@ -248,7 +249,7 @@ class PolicyGradient(Seeded, Sampler):
         experience = replace(self._human_answers(prompts), rollout=self.draw(prompts.distinct()[0]))
         assert experience.rollout is not None
         if self.reward is not None:
-            rollout, reward = self._scored(experience.rollout)
+            rollout, reward = self.scored(experience.rollout)
             experience = replace(experience, rollout=rollout, reward=reward)
             if self.baseline is not None:
                 with self.clock.phase("baseline"):
@@ -274,7 +275,7 @@ class PolicyGradient(Seeded, Sampler):
 
     def roll_out(self, prompts: Prompts, decoder: Decoder | None = None) -> tuple[Rollout, RewardSignal]:
         """Play and score episodes, without gradients and without dropout; None means the training decoder."""
-        return self._scored(self.draw(prompts, decoder))
+        return self.scored(self.draw(prompts, decoder))
 
     @torch.no_grad()
     def draw(self, prompts: Prompts, decoder: Decoder | None = None) -> Rollout:
@@ -294,9 +295,10 @@ class PolicyGradient(Seeded, Sampler):
         with self.clock.phase("rollout"):
             rollout = self.decoder.complete((policy or self.policy).eval(), prompts, openings)
             self.played.append(rollout.action_mask.sum())
-        return self._scored(self._with_texts(rollout))
+        return self.scored(self._with_texts(rollout))
 
-    def _scored(self, rollout: Rollout) -> tuple[Rollout, RewardSignal]:
+    def scored(self, rollout: Rollout) -> tuple[Rollout, RewardSignal]:
+        """Episodes with texts as the reference policy finds them, and what the reward says of them."""
         assert self.reward is not None
         with begun(self.reward, rollout, beside=self.reference is not None) as judged:
             if self.reference is not None:
@@ -377,9 +379,11 @@ class PolicyGradient(Seeded, Sampler):
         """Log the metrics as test/<name>."""
         self._end_stage("test")
 
+    @torch.no_grad()
     def predict_step(self, prompts: Prompts, batch_idx: int) -> list[dict[str, Any]]:
         """Answer prompts; the answers as rows of id, text and references, and the turns of conversations."""
-        return [answer.row() for answer in self._answer(prompts.distinct()[0])]
+        rollout = self._play(prompts.distinct()[0], self.answering)
+        return [answer.row() for answer in Answer.of(rollout, self.tokenizer)]
 
     def _begin_stage(self, stage: str) -> None:
         metric = self.trainer.datamodule.metrics(stage)  # type: ignore[attr-defined]
@@ -391,14 +395,11 @@ class PolicyGradient(Seeded, Sampler):
         return self.examination.answers if self.examination else []
 
     @torch.no_grad()
-    def _answer(self, prompts: Prompts) -> list[Answer]:
-        return Answer.of(self._play(prompts, self.answering), self.tokenizer)
-
-    @torch.no_grad()
     def _examine(self, prompts: Prompts) -> None:
         assert self.examination is not None
         prompts = prompts.distinct()[0]  # ranked answers: a prompt is answered once, the best answer comes first
-        self.examination.answers += self._answer(prompts)
+        self.answered = self._play(prompts, self.answering)
+        self.examination.answers += Answer.of(self.answered, self.tokenizer)
         for part in Experience(expert=Rollout.of_targets(prompts)).split(self.updater.token_budget):
             if part.expert is not None:
                 self.examination.weigh(part.expert, self.read(part.expert).logprobs)

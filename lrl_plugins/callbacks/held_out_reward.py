@@ -12,7 +12,7 @@ from torch import Tensor
 from lrl_core.module import PolicyGradient
 from lrl_core.ranks import merged_over_ranks
 from lrl_core.reports import prompt_id
-from lrl_core.types import Prompts, RewardSignal, Rollout
+from lrl_core.types import RewardSignal, Rollout
 
 Worth = dict[str, tuple[float, float]]
 """Of one prompt: the mean and the best of its answers, of the reward and of each part."""
@@ -25,8 +25,8 @@ class HeldOutReward(Callback):
     `val/reward/<part>/best`, and in a test under `test/`: the mean over prompts of the mean and of the best of the
     answers that evaluation_decoder draws (with `samples: k`). With LMPosterior or LanguageModel as the reward, `best`
     is the largest log-likelihood among k samples (Hu et al. 2024, arXiv 2310.04363, section 4.1). An answer that cannot
-    be judged does not count. The answers are drawn beside those that the task's metrics see, which costs as much again;
-    while a warm-up lasts nothing is scored.
+    be judged does not count. The answers are those that the task's metrics see. While a warm-up lasts nothing is
+    scored.
 
     Args:
         every: Score at every this many validations; a test is always scored.
@@ -68,7 +68,7 @@ class HeldOutReward(Callback):
         """Score answers to the batch."""
         assert isinstance(pl_module, PolicyGradient)
         if self._scores_now(trainer, pl_module):
-            self._add(pl_module, batch)
+            self._add(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log, and begin anew."""
@@ -88,7 +88,7 @@ class HeldOutReward(Callback):
     ) -> None:
         """Score answers to the batch."""
         assert isinstance(pl_module, PolicyGradient)
-        self._add(pl_module, batch)
+        self._add(pl_module)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log, and begin anew."""
@@ -101,11 +101,13 @@ class HeldOutReward(Callback):
         # Until the warm-up is over there is no reference policy to judge with.
         return not trainer.sanity_checking and module.phase.reinforces and self.validations % self.every == 0
 
-    def _add(self, module: PolicyGradient, prompts: Prompts) -> None:
+    @torch.no_grad()
+    def _add(self, module: PolicyGradient) -> None:
+        assert module.answered is not None
         devices = [module.device] if module.device.type == "cuda" else []
-        # The answers that the metrics see are those of a run without this callback.
+        # A reward may draw: the next answers are those of a run without this callback.
         with torch.random.fork_rng(devices=devices):
-            self._found = worth_by_prompt(*module.roll_out(prompts.distinct()[0], module.answering)) | self._found
+            self._found = worth_by_prompt(*module.scored(module.answered)) | self._found
 
     def _log(self, module: PolicyGradient, stage: str) -> None:
         module.log_dict({f"{stage}/{name}": value for name, value in averaged(merged_over_ranks(self._found)).items()})

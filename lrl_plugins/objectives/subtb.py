@@ -60,8 +60,8 @@ class SubTB(Objective):
     States are the places where the policy acts: what an environment said in between belongs to the state. The policy is
     read under its own distribution: tokens that are never drawn stay banned; temperature and truncation of the decoder
     do not count, its minimal length only with `variance`: elsewhere the reward of answers that are too short must be
-    small (the floor of LMPosterior), which is slow to learn. Of an episode that was cut only the states in which the policy acted count; `variance`
-    leaves such an episode out.
+    small (the floor of LMPosterior), which is slow to learn. Of an episode that was cut only the states in which the
+    policy acted count; `variance` leaves such an episode out.
 
     Args:
         balance: `subtrajectory` balances all pairs of prefixes of a line, `detailed` neighbours alone, `trajectory` the
