@@ -78,6 +78,18 @@ def test_zero_at_the_posterior_and_positive_elsewhere(tree, temperature, balance
         assert loss_of(table, lines, prompts, **options) > 1e-3
 
 
+def test_a_minimal_length_counts_where_whole_answers_are_balanced():
+    """Two symbols at least: what the policy would say to shorter answers is of no matter, but to balance prefixes."""
+    longer, lines = replace(T_C.sampling, min_length=3), [(0, 0), (0, 1), (1, 0), (1, 1)]
+    table = T_C.best()
+    table[:, 1, T_C.eos] = 3.0  # after the first letter it would nearly always stop
+    assert loss_of(table, lines, sampling=longer, balance="variance") == pytest.approx(0, abs=1e-20)
+    assert loss_of(table, lines, balance="variance") > 0.1
+    for balance in ("subtrajectory", "trajectory", "detailed"):
+        one, other = (loss_of(table, lines, sampling=own, balance=balance) for own in (longer, None))
+        assert one == other
+
+
 def test_log_z_at_the_posterior():
     policy = TreePolicy(T_C, T_C.best())
     metrics = SubTB().loss(policy, T_C.experience([(0, 1), ()])).metrics
