@@ -111,7 +111,8 @@ class ContinuationMetrics(SampledCorpus):
     earlier one of its own (Welleck et al. 2020). self_BLEU_4 is the mean BLEU-4 of continuations against each other
     (Zhu et al. 2018). BLEU_2 is that of the corpus with the human continuations, where there are any. Of several
     continuations of one prompt these take the first; diversity is 1 - the mean cosine of two of them, over prompts
-    (Hu et al. 2024, arXiv 2310.04363, section 4.1). MAUVE is that of first continuations and human ones.
+    (Hu et al. 2024, arXiv 2310.04363, section 4.1). MAUVE is that of first continuations and human ones, both as
+    words in lower case without punctuation.
 
     Args:
         human: Whether the same numbers of the human continuations are given too, as human_distinct_1 and so on, and
@@ -140,8 +141,10 @@ class ContinuationMetrics(SampledCorpus):
 
     def _mauve(self, encoder: SentenceEncoder, rows: Answers) -> float:
         """The mean over seeds of k-means, which alone decides the second digit."""
-        said = encoder.sentences([said for said, _ in rows.values()], self.device).numpy()
-        people = encoder.sentences([own[0] for _, own in rows.values()], self.device).numpy()
+        # Words alone, as for the other numbers: punctuation that a vocabulary lacks would tell all texts apart.
+        sides = [said for said, _ in rows.values()], [own[0] for _, own in rows.values()]
+        plain = ([" ".join(words(text)) for text in side] for side in sides)
+        said, people = (encoder.sentences(side, self.device).numpy() for side in plain)
         return mean([mauve(people, said, seed=25 + i) for i in range(MAUVE_SEEDS)])
 
     def _sample_scores(self, samples: dict[str, list[str]]) -> dict[str, float]:
