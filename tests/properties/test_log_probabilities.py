@@ -28,6 +28,10 @@ DISTRIBUTIONS = {
 }
 
 
+SPOKEN = {"Vote": {"labels": ["word1", "word2"]}}
+"""What decoders must be told of the words of `world`."""
+
+
 def decoder(name, **options):
     limits = {key: value for key, value in LENGTHS.items() if accepts("decoders", name, key)}
     return build("decoders", name, **limits, **options)
@@ -105,7 +109,7 @@ def test_the_ratio_of_a_fresh_rollout_is_one(policy_name, name, options):
     hearing = {policy_name, name} & HEARING
     facts, prompts = world(bool(hearing))
     listens = {"source": "causal"} if hearing and policy_name == "Seq2SeqLM" else {}
-    policy, played_by = build("policies", policy_name, **listens), decoder(name, **options)
+    policy, played_by = build("policies", policy_name, **listens), decoder(name, **options, **SPOKEN.get(name, {}))
     for part in (policy, played_by):
         bind_all(part, facts)
     sharp(policy)
@@ -148,7 +152,7 @@ def test_episodes_that_are_no_draws_are_refused_by_what_needs_draws(name, object
     part = build("objectives", objective)
     sampler = ToySampler(policy, decoder(name), reward, reference=torch.nn.Identity())
     sampler.objective = part
-    learns_from_any_text = {"CrossEntropy", "ScheduledSampling"}
+    learns_from_any_text = {"CrossEntropy", "ScheduledSampling", "SubTB"}
     if objective in learns_from_any_text:
         part.check(sampler)
         return

@@ -72,7 +72,7 @@ SMALL = {
     "Value": {"network": lambda: Recurrent(cell="gru", embedding=4, hidden=8)},
     "StopAfter": {"rollouts": 10},
     "SubTB": {"forced_stop": "model"},  # decoders of the tests cut episodes
-    "Vote": {"labels": ["yes", "no"], "decoder": lambda: Sample(max_length=3), "samples": 2},
+    "Vote": {"labels": ["b", "c"], "after": "{label}", "decoder": lambda: Sample(max_length=3), "samples": 2},
 }
 """Arguments of plugins that need some, or whose defaults are too large for a test; parts are made anew each time."""
 

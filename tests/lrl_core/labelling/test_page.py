@@ -4,6 +4,7 @@ import base64
 import re
 import shutil
 import sqlite3
+import time
 
 import pytest
 
@@ -132,13 +133,21 @@ def test_a_session_by_keys_alone(page, path, store):
         wait_for(page, "#prompt", "a training asks")
 
 
+def until(page, expression, seconds=20):
+    """Look again and again from outside: the page's own rules forbid it to evaluate text."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"never true: {expression}"
+        page.wait_for_timeout(50)
+
+
 def test_by_mouse_with_a_picture_for_two_people(page, path):
     store = PreferenceStore(str(path))
     store.ask("what is it?", ["<b>bold</b> & \n new", "", "b"], picture=PNG)
     with label_server("--store", path, "--who", "ann") as server:
         page.goto(server.url)
         wait_for(page, "#prompt", "what is it?")
-        page.wait_for_function("document.getElementById('picture').naturalWidth === 3")
+        until(page, "document.getElementById('picture').naturalWidth === 3")
         assert sorted(texts(page)) == ["(says nothing)", "<b>bold</b> & \n new", "b"]  # words, no mark-up
         page.locator(".candidate", has_text="bold").click()
         wait_for(page, "#done-title", "All done")
@@ -198,7 +207,7 @@ def test_a_server_killed_in_the_middle_of_a_request(page, path, store):
         page.goto(server.url)
         wait_for(page, "#prompt", "prompt 3")
         assert [one.question for one in store.judgments()] == [1, 2, 3]
-        page.wait_for_function("localStorage.length === 0")
+        until(page, "localStorage.length === 0")
 
 
 def test_an_answer_that_never_arrived_is_sent_again_and_not_doubled(page, path, store):
